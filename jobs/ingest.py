@@ -1,0 +1,45 @@
+"""Put CINIC-10 into a store: python jobs/ingest.py --source PATH|URL --store URL."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlcluster import cli
+from tlcluster.cache import NodeCache
+from tlcluster.cinic10 import ARCHIVE_URL
+from tlcluster.ingest import ingest
+from tlcluster.settings import IngestSettings
+from tlcluster.store import open_store
+
+ABOUT = (
+    "Decode CINIC-10 once and write it into a store as shards with an index. Run it again after an "
+    f"interruption, it goes on. The official archive is {ARCHIVE_URL}"
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = cli.parse(IngestSettings, "ingest.py", ABOUT, argv)
+    cache = Path(settings.cache).expanduser() if settings.cache else None
+    store = open_store(settings.store, NodeCache(cache), create=True)
+    outcome = ingest(
+        settings.source,
+        store,
+        rows_per_shard=settings.rows_per_shard,
+        processes=settings.processes,
+        cache=cache,
+        show=True,
+    )
+    shards = outcome.shards
+    if not outcome.written:
+        print("the store already holds these images; nothing changed")
+    elif outcome.written < len(shards):
+        print(f"{len(shards) - outcome.written} of the shards were there already and were kept")
+    print(
+        f"{outcome.images:,} images in {len(shards):,} shards, "
+        f"{sum(shard.bytes for shard in shards):,} bytes, {outcome.seconds:.1f} s, "
+        f"{outcome.images / outcome.seconds:,.0f} images/s: {store.url}"
+    )
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.command(main)

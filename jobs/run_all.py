@@ -1,0 +1,22 @@
+"""Run the experiments at once and write one report: python jobs/run_all.py --help."""
+
+import os
+import shlex
+from collections.abc import Sequence
+
+from tlcluster.cli import command, parse
+from tlcluster.environment import tensorflow_environment
+from tlcluster.settings import RunSettings
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = parse(RunSettings, "jobs/run_all.py", __doc__, argv)
+    os.environ.update(tensorflow_environment())
+    # Ray and TensorFlow take seconds to import; --help and wrong flags need neither.
+    from tlcluster.suite import run_suite
+
+    return run_suite(settings, shlex.join(["python", "jobs/run_all.py", *argv]))
+
+
+if __name__ == "__main__":
+    command(main)

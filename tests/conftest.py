@@ -1,0 +1,87 @@
+"""Fixtures that several test files share: a real S3 server, and small data sets of real images."""
+
+import io
+import os
+import shutil
+import tarfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tlcluster.embedded import EmbeddedStore, embedded_store
+from tlcluster.ingest import sample
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps what tests cache apart from what the account caches."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[EmbeddedStore]:
+    """A real S3 server, SeaweedFS; this process's environment points at it until the end."""
+    with embedded_store() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3: EmbeddedStore) -> str:
+    """The address of an empty place on that server."""
+    return f"{s3.url}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample of the package, unpacked: 100 images a class and split. Not to be changed."""
+    folder = tmp_path_factory.mktemp("sample")
+    with tarfile.open(sample()) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def tiny_cinic(sample_folder: Path, tmp_path: Path) -> Path:
+    """A CINIC-10 of its own for a test to change: 3 images a class and split, 90 in all."""
+    folder = tmp_path / "tiny"
+    for class_folder in sorted(sample_folder.glob("*/*")):
+        target = folder / class_folder.relative_to(sample_folder)
+        target.mkdir(parents=True)
+        for image in sorted(class_folder.iterdir())[:3]:
+            shutil.copyfile(image, target / image.name)
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs '{folder}' 2>/dev/null"):  # noqa: S605
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    os.system(f"umount '{folder}'")  # noqa: S605
+
+
+PackTar = Callable[..., Path]
+
+
+@pytest.fixture
+def pack_tar(tmp_path: Path) -> PackTar:
+    """`pack_tar(name, {path: bytes, …}, mode="w")` makes a tar archive with these files."""
+
+    def pack(name: str, files: dict[str, bytes], mode: str = "w") -> Path:
+        path = tmp_path / name
+        with tarfile.open(path, mode) as archive:
+            for member, data in files.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return path
+
+    return pack

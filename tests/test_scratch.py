@@ -1,0 +1,44 @@
+"""Temporary folders that go with their process."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tlcluster.scratch import scratch_folder
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def hold(base: Path, ready: Connection) -> None:
+    with scratch_folder("test", base) as folder:
+        (folder / "file").write_bytes(b"data")
+        ready.send(folder)
+        signal.pause()
+
+
+def test_a_folder_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
+    with scratch_folder("test", tmp_path) as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "deep").mkdir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_the_living_stay_and_those_of_the_killed_go(tmp_path: Path) -> None:
+    (tmp_path / "test-of-somebody-else").write_bytes(b"a file is no folder of ours")
+    ours, theirs = SPAWN.Pipe()
+    holder = SPAWN.Process(target=hold, args=(tmp_path, theirs))
+    holder.start()
+    held = ours.recv()
+    with scratch_folder("test", tmp_path), scratch_folder("other", tmp_path):
+        assert (held / "file").read_bytes() == b"data"
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with scratch_folder("other", tmp_path):
+        assert held.exists()
+    with scratch_folder("test", tmp_path):
+        assert not held.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["test-of-somebody-else"]

@@ -1,0 +1,119 @@
+"""Command lines: flags derived from a settings model, errors as one line, exit statuses."""
+
+import argparse
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from tlcluster.errors import UserError
+
+OK = 0
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+TERMINATED = 143
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> Settings:
+    """Flags and arguments → a validated settings value.
+
+    Every field of `model` is one flag, `run_name` is `--run-name`; its
+    description is the help text. A field with `json_schema_extra={"argument":
+    True}` is a positional argument, a tuple of strings is a flag that may be
+    repeated, a bool is a flag without a value.
+
+    Raises:
+        UserError: a flag is unknown or a value is not allowed.
+    """
+    parser = _Parser(prog=prog, description=about, allow_abbrev=False)
+    for name, field in model.model_fields.items():
+        _add(parser, name, field)
+    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
+    try:
+        return model(**given)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    text = (field.description or "").replace("%", "%%")
+    if extra.get("argument"):
+        parser.add_argument(name, metavar=name.upper(), help=text)
+        return
+    flag = "--" + name.replace("_", "-")
+    if field.default not in (None, PydanticUndefined, (), False):
+        text += f" [{field.default}]"
+    if field.annotation is bool:
+        if field.default is True:
+            parser.add_argument(
+                "--no-" + flag[2:], dest=name, action="store_false", default=None, help=text
+            )
+        else:
+            parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
+        return
+    metavar = str(extra.get("metavar", _kind(field.annotation)))
+    repeat = typing.get_origin(field.annotation) is tuple
+    parser.add_argument(
+        flag,
+        dest=name,
+        metavar=metavar,
+        action="append" if repeat else "store",
+        required=field.is_required(),
+        help=text,
+    )
+
+
+def _kind(annotation: object) -> str:
+    options = (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType)
+        else (annotation,)
+    )
+    return {int: "N", float: "X"}.get(options[0], "TEXT")  # type: ignore[call-overload]
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    flag = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    return f"{flag} {first['input']}: {message[0].lower()}{message[1:]}"
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """How an error message names the allowed words: the nearest first, then all."""
+    words = list(allowed)
+    close = difflib.get_close_matches(word, words, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}allowed: {', '.join(words)}"
+
+
+def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a job's `main` on the process's arguments and end the process with its status."""
+    try:
+        status = main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = USAGE
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        status = FAILED
+    sys.exit(status)

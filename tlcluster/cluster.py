@@ -1,0 +1,103 @@
+"""The Ray cluster a run lives in: the one it was started in, or one started on this machine."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from tlcluster.environment import worker_environment
+from tlcluster.errors import UserError
+from tlcluster.records import NodeRecord
+
+
+def given_address(flag: str | None) -> str | None:
+    """The address of the cluster to run in, or None to start one."""
+    return flag or os.environ.get("RAY_ADDRESS") or None
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
+    """Connect to a cluster, or start one on this machine; disconnect or stop it at the end.
+
+    Yields:
+        Its nodes that are alive.
+
+    Raises:
+        UserError: there is no cluster at the address.
+    """
+    if address is None:
+        # Four trainers are some twenty small processes; Ray expects one a core and warns.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    try:
+        ray.init(
+            address=address or "local",
+            # A cluster that we join has its own resources; one of ours has this process's cores.
+            num_cpus=None if address else local_cpus(),
+            include_dashboard=None if address else False,
+            runtime_env={"env_vars": worker_environment()},
+            logging_level=logging.ERROR,
+            # Workers' logs stay in Ray's log folder; what matters comes back as records.
+            log_to_driver=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({reason}); check the address and that "
+            "RAY_AUTH_MODE and its token are those of the cluster, or leave it out to start Ray here"
+        ) from None
+    try:
+        yield nodes()
+    finally:
+        ray.shutdown()
+
+
+def nodes() -> tuple[NodeRecord, ...]:
+    """The live nodes, the driver's own first."""
+    here = socket.gethostname()
+    records = [
+        NodeRecord(
+            host=node["NodeManagerHostname"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+            memory_bytes=int(node["Resources"].get("memory", 0)),
+            processor=processor() if node["NodeManagerHostname"] == here else "",
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return tuple(sorted(records, key=lambda record: (record.host != here, record.host)))
+
+
+def local_nodes() -> tuple[NodeRecord, ...]:
+    """What a cluster started on this machine would consist of."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return (
+        NodeRecord(
+            host=socket.gethostname(),
+            cpus=local_cpus(),
+            gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
+            memory_bytes=memory,
+            processor=processor(),
+        ),
+    )
+
+
+def local_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """This machine's processor in words; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else ""

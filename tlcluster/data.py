@@ -1,0 +1,41 @@
+"""A worker's batches as tf.data: NumPy from the stream, TensorFlow from here on."""
+
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from tlcluster.cinic10 import IMAGE_SHAPE
+from tlcluster.model import FEATURES
+from tlcluster.stream import Batch
+
+PREFETCH = 4
+"""Batches ready ahead of the step that takes them; 128 images are 384 KiB."""
+
+
+
+def dataset(
+    batches: Callable[[], Iterator[tuple[int, int, Batch]]], *, features: bool
+) -> tf.data.Dataset:
+    """(epoch, view, batch) triples → a dataset for `tlcluster.step.training_call`.
+
+    Elements: inputs, labels (n,), samples (n,), epoch, view and rows of the global batch.
+    Inputs are uint8 (n, 32, 32, 3), or float32 (n, FEATURES) with `features`; the others are
+    int64. n is this worker's part of the global batch and may be 0.
+    """
+
+    def elements() -> Iterator[tuple[object, ...]]:
+        for epoch, view, batch in batches():
+            yield batch.inputs, batch.labels, batch.samples, epoch, view, batch.global_rows
+
+    row, dtype = ((FEATURES,), tf.float32) if features else (IMAGE_SHAPE, tf.uint8)
+    many, one = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64)
+    signature = (tf.TensorSpec((None, *row), dtype), many, many, one, one, one)
+    options = tf.data.Options()
+    # Every worker reads its own rows already; sharding again would make it read all of them.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    options.deterministic = True
+    return (
+        tf.data.Dataset.from_generator(elements, output_signature=signature)
+        .prefetch(PREFETCH)
+        .with_options(options)
+    )

@@ -1,0 +1,89 @@
+"""Model and a split → logits, every image exactly once however many workers there are."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tlcluster.collective import joined, local, total
+from tlcluster.model import no_keys
+from tlcluster.stream import Batch
+
+EVALUATION_BATCH = 256
+"""Images a step. It bounds memory; results do not depend on it."""
+
+
+class Scores(NamedTuple):
+    """Sums over images."""
+
+    loss: float
+    correct: int
+    rows: int
+
+
+class Evaluator:
+    """One traced forward pass, used for every evaluation of a training."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+        self.strategy = strategy
+
+        # In replica context: outside it, reading BatchNorm's moving statistics is a
+        # collective, and workers with unequal numbers of batches would wait for ever.
+        @tf.function(reduce_retracing=True)
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            logits = strategy.run(
+                lambda x: model([tf.cast(x, tf.float32), no_keys(x)], training=False),
+                args=(inputs,),
+            )
+            return local(strategy, logits)
+
+        self._forward = forward
+
+    def logits(self, batches: Iterator[Batch]) -> tuple[np.ndarray, np.ndarray]:
+        """This worker's part of a split.
+
+        Returns:
+            float32 logits (n, classes) and int64 labels (n,), in the order of the batches.
+        """
+        logits, labels = [], []
+        for batch in batches:
+            logits.append(self._forward(tf.constant(batch.inputs)).numpy())
+            labels.append(batch.labels)
+        if not logits:
+            return np.zeros((0, 0), np.float32), np.zeros((0,), np.int64)
+        return np.concatenate(logits), np.concatenate(labels)
+
+    def scores(self, batches: Iterator[Batch]) -> Scores:
+        """Loss and accuracy of a whole split. Collective: all workers call it together."""
+        # float64 keeps counts exact, and sums alike however the split is cut.
+        part = tf.constant(scores(*self.logits(batches)), tf.float64)
+        loss, correct, rows = total(self.strategy, part).numpy()
+        return Scores(float(loss), int(correct), int(rows))
+
+    def predictions(self, batches: Iterator[Batch], classes: int) -> np.ndarray:
+        """Probabilities of a whole split in index order, float32 (n, classes), on every worker.
+
+        Collective. The workers' parts are consecutive, so joining them by rank is the order.
+        """
+        logits, _ = self.logits(batches)
+        part = tf.constant(softmax(logits.reshape(-1, classes)))
+        return joined(self.strategy, part).numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, float32, of logits (n, classes)."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> Scores:
+    """Sum of cross-entropies and number of right answers; ties go to the first class."""
+    if not len(labels):
+        return Scores(0.0, 0, 0)
+    wide = logits.astype(np.float64)
+    peak = wide.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(wide - peak).sum(axis=1)) + peak[:, 0]
+    losses = log_sum - wide[np.arange(len(labels)), labels]
+    return Scores(float(losses.sum()), int((wide.argmax(axis=1) == labels).sum()), len(labels))

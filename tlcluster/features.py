@@ -1,0 +1,155 @@
+"""Features of the frozen base, computed once and shared by every experiment that needs them.
+
+Models 1 to 3 never change their base, so its output for an image never changes,
+and neither does its output for one view of an image. Features lie in the output
+folder, beside the runs, shard by shard as the images do:
+
+    features/<hash>/<split>/<view>/<shard>.json          size and sha256 of
+    features/<hash>/<split>/<view>/<shard>-<sha256>.npy  float32 (rows, 512)
+
+The hash is that of all that they depend on. Whoever comes first to a shard
+claims it, computes it and puts it there, the small file last; the others wait
+for it and read it. So nobody has to be started before anybody else, and nothing
+is computed that no one has come to.
+"""
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tlcluster import augment
+from tlcluster.errors import UserError
+from tlcluster.feature_key import PLAIN, FeatureKey
+from tlcluster.model import FEATURES
+from tlcluster.records import Record
+from tlcluster.shards import Index, ShardInfo, open_shard
+from tlcluster.store import CorruptObject, ObjectMissing, Store
+from tlcluster.stream import Shard
+
+BATCH = 256
+"""Images a forward pass takes; fixed, so that a shard's features do not depend on who computes."""
+
+CLAIM_SECONDS = 120.0
+"""A claim this old is a dead worker's: a shard takes seconds. Each waiter counts for itself, so
+that the nodes' clocks do not matter."""
+
+POLL_SECONDS = 0.1
+
+
+class FeatureObject(Record):
+    """The small file beside a shard of features."""
+
+    sha256: str
+    bytes: int
+
+
+class FeatureStore:
+    """Features by split, view and shard: found, or computed here. Safe for many threads."""
+
+    def __init__(
+        self, *, images: Store, index: Index, features: Store, key: FeatureKey, base: keras.Model
+    ) -> None:
+        """
+        Args:
+            images: where the shards are.
+            index: what it holds.
+            features: where features are kept.
+            key: what they depend on.
+            base: images → features; see `tlcluster.model.Models`.
+        """
+        self._images, self._index, self._features, self._key = images, index, features, key
+        self._compute = _forward(base, key.seed)
+        # One shard at a time: more would only share the same cores.
+        self._busy = threading.Lock()
+
+    def load(self, split: str, view: int, number: int) -> Shard:
+        """One shard of features, verified.
+
+        Returns:
+            float32 features (rows, FEATURES), mapped from a file, and int64 labels (rows,).
+
+        Raises:
+            CorruptObject, ObjectMissing: the shard of images is damaged or missing.
+        """
+        info = self._index.shards(split)[number]
+        images = open_shard(self._fetch(self._images, info), info, self._index)
+        place = f"{self._key.place(split, view)}/{number:05d}"
+        first_seen: float | None = None
+        while True:
+            features = self._found(place, info.rows)
+            if features is not None:
+                return Shard(features, images["label"])
+            if self._features.put_if_absent(f"{place}.claim", b""):
+                try:
+                    self._write(place, split, view, number, images["image"])
+                finally:
+                    self._features.delete(f"{place}.claim")
+                continue
+            first_seen = first_seen or time.monotonic()
+            if time.monotonic() - first_seen > CLAIM_SECONDS:
+                self._features.delete(f"{place}.claim")
+                first_seen = None
+            time.sleep(POLL_SECONDS)
+
+    @staticmethod
+    def _fetch(store: Store, info: ShardInfo) -> Path:
+        return store.fetch(info.key, sha256=info.sha256, size=info.bytes)
+
+    def _found(self, place: str, rows: int) -> np.ndarray | None:
+        """The features, or None if they are not there or damaged; then nothing is left of them."""
+        try:
+            known = FeatureObject.model_validate_json(self._features.get(f"{place}.json"))
+        except (ObjectMissing, ValueError):
+            return None
+        key = f"{place}-{known.sha256}.npy"
+        try:
+            path = self._features.fetch(key, sha256=known.sha256, size=known.bytes)
+            features: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (CorruptObject, ObjectMissing, FileNotFoundError):
+            self._features.delete(f"{place}.json")
+            self._features.delete(key)
+            return None
+        if features.shape != (rows, FEATURES):
+            raise UserError(f"{key} in {self._features.url}: not features of this shard; delete it")
+        return features
+
+    def _write(self, place: str, split: str, view: int, number: int, images: np.ndarray) -> None:
+        first = int(self._index.offsets(split)[number])
+        samples = np.arange(first, first + len(images), dtype=np.int64)
+        with self._busy:
+            parts = [
+                self._compute(
+                    tf.constant(images[start : start + BATCH]),
+                    tf.constant(samples[start : start + BATCH]),
+                    tf.constant(view, tf.int64),
+                ).numpy()
+                for start in range(0, len(images), BATCH)
+            ]
+        buffer = io.BytesIO()
+        np.save(buffer, np.concatenate(parts), allow_pickle=False)
+        content = buffer.getvalue()
+        sha256 = hashlib.sha256(content).hexdigest()
+        # Named by its content, so that two writers never mix: the first small file decides.
+        self._features.put(f"{place}-{sha256}.npy", content)
+        small = FeatureObject(sha256=sha256, bytes=len(content))
+        self._features.put_if_absent(f"{place}.json", small.model_dump_json().encode())
+
+
+def _forward(base: keras.Model, seed: int) -> Callable[..., tf.Tensor]:
+    @tf.function(reduce_retracing=True)
+    def forward(images: tf.Tensor, samples: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
+        shown = tf.cond(
+            view == PLAIN,
+            lambda: tf.cast(images, tf.float32),
+            lambda: augment.augment(images, seed=seed, view=view, samples=samples),
+        )
+        return base(shown, training=False)
+
+    return forward

@@ -1,0 +1,166 @@
+"""What training leaves behind and the report reads. Nothing else passes between the two.
+
+A run is a folder (or an S3 prefix) with this content:
+
+    manifest.json                     RunManifest
+    <experiment>/config.json          ExperimentConfig
+    <experiment>/epochs.jsonl         one EpochRecord a line
+    <experiment>/result.json          ExperimentResult
+    <experiment>/predictions.npz      source, label, probabilities of every test image
+    <experiment>/model.weights.h5     the best weights, base and head
+    <experiment>/checkpoints/         what an interrupted experiment goes on from
+    <experiment>/tensorboard/         event files for live curves
+    report/                           what `tlcluster.report` writes
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tlcluster.experiments import Experiment
+
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+EPOCHS = "epochs.jsonl"
+RESULT = "result.json"
+PREDICTIONS = "predictions.npz"
+WEIGHTS = "model.weights.h5"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+REPORT = "report"
+
+
+class Record(BaseModel):
+    """A frozen value that is written as JSON and read back unchanged."""
+
+    # JSON has no NaN; as a string the loss of a diverged epoch is read back unchanged.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class LayerRecord(Record):
+    """One layer of a model, in order from input to output, VGG16's own layers included."""
+
+    name: str
+    kind: str
+    """The Keras class: `InputLayer`, `Conv2D`, `MaxPooling2D`, `Dense`, …"""
+    output_shape: tuple[int, ...]
+    """Without the batch dimension."""
+    params: int
+    trainable: bool
+    in_base: bool
+    """True for VGG16's layers, False for the input, the preprocessing and the head."""
+
+
+class ExperimentConfig(Record):
+    """Everything that decides what an experiment's result is, and what its model looks like."""
+
+    experiment: Experiment
+    seed: int
+    layers: tuple[LayerRecord, ...]
+    trainable_params: int
+    total_params: int
+
+
+class EpochRecord(Record):
+    """One finished epoch."""
+
+    epoch: int
+    """Counts from 1."""
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    """Training and validation of this epoch, without checkpoints."""
+    images_per_second: float
+    """Training images a second of training time, all workers together."""
+    learning_rate: float
+    workers: int
+
+
+Status = Literal["queued", "running", "finished", "failed", "interrupted"]
+
+
+class WorkerRecord(Record):
+    """Where one worker ran."""
+
+    rank: int
+    host: str
+    device: str
+    """For example `CPU, 1 thread` or `NVIDIA H100`."""
+
+
+class ExperimentResult(Record):
+    """How an experiment ended. Test metrics are not here: they follow from the predictions."""
+
+    status: Status
+    error: str | None = None
+    """One line; None unless `status` is `failed`."""
+    workers: tuple[WorkerRecord, ...] = ()
+    attempts: int = 0
+    """How often its workers were started, resumed runs included."""
+    epochs_run: int = 0
+    best_epoch: int | None = None
+    """Counts from 1; the epoch whose weights were kept and tested."""
+    stopped_early: bool = False
+    wall_seconds: float = 0.0
+    """Time with workers running, all attempts together, test evaluation included."""
+    images_per_second: float | None = None
+    """Training images a second over all epochs."""
+
+
+class DatasetRecord(Record):
+    """What was trained on."""
+
+    name: str
+    index_sha256: str
+    classes: tuple[str, ...]
+    splits: dict[str, int]
+    """Split → images."""
+    store: str
+    """The store's address; it never holds a credential."""
+
+
+class NodeRecord(Record):
+    """One node of the Ray cluster."""
+
+    host: str
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    processor: str = ""
+
+
+class WeightsRecord(Record):
+    """What the models started from."""
+
+    kind: Literal["imagenet", "random"]
+    sha256: str | None
+    found: str
+    """Where the file was found, in words."""
+
+
+class RunManifest(Record):
+    """One run: who, when, where, from what."""
+
+    name: str
+    status: Literal["running", "finished", "failed", "interrupted"]
+    """`finished` if every experiment finished, `failed` if one or more did not."""
+    profile: str
+    seed: int
+    experiments: tuple[str, ...]
+    """Names, in the order of the report."""
+    command: str
+    started: str
+    """UTC, ISO 8601."""
+    finished: str | None = None
+    wall_seconds: float = 0.0
+    """All attempts together."""
+    versions: dict[str, str]
+    """Package → version, with `python` and `tlcluster`."""
+    hardware: tuple[NodeRecord, ...]
+    git_commit: str | None
+    weights: WeightsRecord
+    dataset: DatasetRecord
+    settings: dict[str, str | int | float | bool | None]
+    """The settings that decide the results; a rerun under this name must have the same."""

@@ -1,0 +1,275 @@
+"""What a run is told. Every flag has its one home here; `tlcluster.cli` makes the flags."""
+
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tlcluster.cli import nearest
+from tlcluster.errors import UserError
+from tlcluster.experiments import EVERY, EXPERIMENTS, PROFILES, Experiment
+
+EMBEDDED = "embedded"
+
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class RunSettings(BaseModel):
+    """The flags of `jobs/run_all.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str = Field(
+        EMBEDDED,
+        description="where the shards are: s3://BUCKET/PREFIX, a directory, or `embedded`, a real "
+        "S3 server on this machine, filled with the sample that the package ships",
+        json_schema_extra={"metavar": "URL"},
+    )
+    output: str = Field(
+        "runs",
+        description="where runs are kept: a directory or s3://BUCKET/PREFIX",
+        json_schema_extra={"metavar": "URL"},
+    )
+    run_name: str | None = Field(
+        None,
+        description="name of the run; the same name goes on with what is unfinished "
+        "[PROFILE-UTC TIME]",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    profile: str = Field(
+        "quick",
+        description=f"recipe: {' or '.join(PROFILES)}",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    experiments: str = Field(
+        ",".join(EXPERIMENTS),
+        description="which experiments, separated by commas",
+        json_schema_extra={"metavar": "A,B,…"},
+    )
+    workers: str = Field(
+        "1",
+        description="workers per experiment, or the least and the most",
+        json_schema_extra={"metavar": "N|MIN:MAX"},
+    )
+    gpus_per_worker: float | None = Field(
+        None,
+        description="GPUs of a worker [as many as let all experiments run at once; 0 without GPUs]",
+        ge=0,
+        le=1,
+    )
+    cpus_per_worker: float | None = Field(
+        None,
+        description="CPUs of a worker [as many as let all experiments run at once, at least 0.5]",
+        gt=0,
+    )
+    epochs: int | None = Field(
+        None, description="most epochs of every experiment [as the profile says]", gt=0
+    )
+    seed: int = Field(524, description="seed of everything that is random", ge=0, lt=2**31)
+    views: int | None = Field(
+        None,
+        description="augmented views that experiments with a frozen base take in turn: faster, "
+        "and an approximation [a fresh view every epoch]",
+        gt=0,
+    )
+    feature_cache: bool = Field(
+        True,
+        description="compute the frozen base's features anew whenever they are needed; "
+        "slow, for comparison",
+    )
+    set: tuple[str, ...] = Field(
+        (),
+        description="change one field of one experiment, `*` for all; may be repeated",
+        json_schema_extra={"metavar": "EXPERIMENT.FIELD=VALUE"},
+    )
+    scale_batch: bool = Field(
+        False,
+        description="let global batch and learning rate grow with the number of workers; "
+        "results then depend on it",
+    )
+    weights: str | None = Field(
+        None,
+        description="VGG16's ImageNet weights, or `none` for random ones "
+        "[looked for in the usual places, then downloaded]",
+        json_schema_extra={"metavar": "FILE|none"},
+    )
+    deadline: float | None = Field(
+        None,
+        description="minutes after which an experiment that still runs is ended as failed",
+        gt=0,
+        json_schema_extra={"metavar": "MINUTES"},
+    )
+    stall: float = Field(
+        30,
+        description="minutes without progress after which an experiment is ended as failed",
+        gt=0,
+        json_schema_extra={"metavar": "MINUTES"},
+    )
+    retries: int = Field(
+        2, description="restarts of an experiment whose workers died", ge=0, le=100
+    )
+    checkpoint_seconds: float = Field(
+        60, description="least time between two checkpoints of an experiment", ge=0
+    )
+    cache: str | None = Field(
+        None,
+        description="a node's folder for downloaded shards [$XDG_CACHE_HOME/tlcluster]",
+        json_schema_extra={"metavar": "DIR"},
+    )
+    cache_gib: float = Field(20, description="most space that folder takes, in GiB", gt=0)
+    address: str | None = Field(
+        None,
+        description="Ray cluster to run in [$RAY_ADDRESS, else one started on this machine]",
+    )
+    dry_run: bool = Field(False, description="print what would run where, and start nothing")
+
+    @field_validator("profile")
+    @classmethod
+    def _known_profile(cls, value: str) -> str:
+        if value not in PROFILES:
+            raise ValueError(f"no such profile; {nearest(value, PROFILES)}")
+        return value
+
+    @field_validator("experiments")
+    @classmethod
+    def _known_experiments(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if name not in EXPERIMENTS:
+                raise ValueError(f"no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
+        if len(set(names)) < len(names):
+            raise ValueError("names an experiment twice; name each once")
+        return ",".join(names)
+
+    @field_validator("workers")
+    @classmethod
+    def _sane_workers(cls, value: str) -> str:
+        least, most = worker_range(value)
+        if least < 1:
+            raise ValueError("an experiment needs at least 1 worker")
+        if least > most:
+            raise ValueError(f"MIN {least} is more than MAX {most}; give MIN:MAX with MIN ≤ MAX")
+        return value
+
+    @field_validator("run_name")
+    @classmethod
+    def _safe_run_name(cls, value: str | None) -> str | None:
+        if value is not None and not _RUN_NAME.fullmatch(value):
+            raise ValueError(
+                "a run name is 1 to 100 letters, digits, dots, dashes and underscores "
+                "and begins with a letter or digit, so that it stays inside the output folder"
+            )
+        return value
+
+    def named(self) -> "RunSettings":
+        """The same settings with a run name: the one given, else profile and UTC time."""
+        if self.run_name is not None:
+            return self
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        return self.model_copy(update={"run_name": f"{self.profile}-{now}"})
+
+
+def worker_range(value: str) -> tuple[int, int]:
+    """`N` or `MIN:MAX` → (least, most). Raises ValueError where it is neither."""
+    least, colon, most = value.partition(":")
+    try:
+        return int(least), int(most if colon else least)
+    except ValueError:
+        raise ValueError("give a number N, or MIN:MAX") from None
+
+
+def chosen_experiments(settings: RunSettings) -> tuple[Experiment, ...]:
+    """The experiments of a run with profile, `--set` and `--epochs` applied, in report order.
+
+    Raises:
+        UserError: a `--set` names no experiment or field, or its value is not allowed.
+    """
+    names = [name for name in EXPERIMENTS if name in settings.experiments.split(",")]
+    changes = [
+        *PROFILES[settings.profile].items(),
+        *(_parse_set(text) for text in settings.set),
+        *([(EVERY, {"epochs": settings.epochs})] if settings.epochs else []),
+    ]
+    return tuple(_apply(EXPERIMENTS[name], changes) for name in names)
+
+
+def _parse_set(text: str) -> tuple[str, dict[str, str]]:
+    target, equals, value = text.partition("=")
+    name, dot, field = target.partition(".")
+    if not (equals and dot):
+        raise UserError(f"--set {text}: give EXPERIMENT.FIELD=VALUE")
+    if name != EVERY and name not in EXPERIMENTS:
+        raise UserError(f"--set {text}: no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
+    fields = [f for f in Experiment.model_fields if f not in ("name", "title", "summary")]
+    if field not in fields:
+        raise UserError(f"--set {text}: no field {field!r}; {nearest(field, fields)}")
+    return name, {field: value}
+
+
+def _apply(experiment: Experiment, changes: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
+    values = experiment.model_dump()
+    for name, fields in changes:
+        if name not in (EVERY, experiment.name):
+            continue
+        try:
+            values = Experiment(**{**values, **fields}).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"--set {experiment.name}.{first['loc'][0]}={first['input']}: {first['msg'].lower()}"
+            ) from None
+    return Experiment(**values)
+
+
+class IngestSettings(BaseModel):
+    """The flags of `jobs/ingest.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(
+        description="CINIC-10: a folder, an archive (.tar, .tar.gz, .tgz, .tar.xz, .zip), or the "
+        "https:// address of an archive",
+        json_schema_extra={"metavar": "PATH|URL"},
+    )
+    store: str = Field(
+        description="where to: s3://BUCKET/PREFIX or a directory, which is made",
+        json_schema_extra={"metavar": "URL"},
+    )
+    rows_per_shard: int = Field(
+        2048,
+        description="images of a shard; 2048 are 6 MB, few enough for the first step of a "
+        "training to come soon, and enough for S3 to read at full speed",
+        gt=0,
+        le=65_536,
+    )
+    processes: int | None = Field(
+        None, description="processes that decode images [one for each CPU]", gt=0, le=1024
+    )
+    cache: str | None = Field(
+        None,
+        description="folder for downloads and for shards on their way [$XDG_CACHE_HOME/tlcluster]",
+        json_schema_extra={"metavar": "DIR"},
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _lasting_store(cls, value: str) -> str:
+        if value == EMBEDDED:
+            raise ValueError(
+                "the embedded store ends with the run that starts it, and is filled by it; "
+                "give s3://BUCKET/PREFIX or a directory"
+            )
+        return value
+
+
+class ReportSettings(BaseModel):
+    """The flags of `jobs/report.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = Field(
+        description="folder of the run, OUTPUT/RUN-NAME: a directory or s3://BUCKET/PREFIX",
+        json_schema_extra={"metavar": "URL"},
+    )

@@ -1,0 +1,48 @@
+"""Between Ray Train and `tlcluster.train`: what Ray starts on a node, and what it is given."""
+
+from typing import NamedTuple
+
+import ray
+import ray.train
+
+from tlcluster.errors import UserError
+from tlcluster.progress import Progress
+from tlcluster.records import EpochRecord
+from tlcluster.train import Place, Task, train
+
+
+class Order(NamedTuple):
+    """What the driver hands to every worker of an experiment."""
+
+    task: Task
+    weights: "list[ray.ObjectRef]"
+    """One reference to the ImageNet weights' bytes or None. Ray moves the bytes to a node
+    once; inside a list they arrive as a reference, not as a copy in every message."""
+    board: "ray.actor.ActorHandle"
+
+
+def run_worker(order: dict[str, Order]) -> None:
+    """The training function of an experiment's TensorflowTrainer."""
+    task, weights, board = order["order"]
+    context = ray.train.get_context()
+    name = task.experiment.name
+    board.hello.remote(name, ray.get_runtime_context().current_actor)
+
+    def report(record: EpochRecord) -> None:
+        ray.train.report(record.model_dump())
+
+    def progress(now: Progress) -> bool:
+        return bool(ray.get(board.post.remote(name, now)))
+
+    place = Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        report=report,
+        progress=progress,
+    )
+    try:
+        train(task, place, ray.get(weights[0]))
+    except UserError as error:
+        # Ray wraps exceptions in text; the driver should know this one as it is.
+        ray.get(board.fail.remote(name, str(error)))
+        raise
