@@ -8,10 +8,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tlcluster.embedded import EmbeddedStore, embedded_store
-from tlcluster.ingest import sample
+from tlcluster.errors import UserError
+from tlcluster.ingest import SAMPLE_ROWS_PER_SHARD, ingest, sample
+from tlcluster.shards import open_shard, read_index
+from tlcluster.store import Store, open_store
+from tlcluster.weights import find_weights
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,11 +73,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     os.system(f"umount '{folder}'")  # noqa: S605
 
 
-PackTar = Callable[..., Path]
-
-
 @pytest.fixture
-def pack_tar(tmp_path: Path) -> PackTar:
+def pack_tar(tmp_path: Path) -> Callable[..., Path]:
     """`pack_tar(name, {path: bytes, …}, mode="w")` makes a tar archive with these files."""
 
     def pack(name: str, files: dict[str, bytes], mode: str = "w") -> Path:
@@ -85,3 +87,34 @@ def pack_tar(tmp_path: Path) -> PackTar:
         return path
 
     return pack
+
+
+@pytest.fixture(scope="session")
+def sample_store(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The sample, ingested into a directory: 4 shards of 250 images a split. Not to be changed."""
+    store = open_store(str(tmp_path_factory.mktemp("sample-store")))
+    ingest(str(sample_folder), store, rows_per_shard=SAMPLE_ROWS_PER_SHARD, processes=1)
+    return store
+
+
+@pytest.fixture(scope="session")
+def sample_images(sample_store: Store) -> np.ndarray:
+    """The train images of the sample, uint8 (1000, 32, 32, 3), in index order."""
+    index, _ = read_index(sample_store)
+    paths = [
+        (sample_store.fetch(info.key, sha256=info.sha256, size=info.bytes), info)
+        for info in index.shards("train")
+    ]
+    return np.concatenate([open_shard(path, info, index)["image"] for path, info in paths])
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights() -> bytes:
+    """VGG16's ImageNet weights, from the places where a run looks for them."""
+    try:
+        _, content = find_weights(None, None)
+    except UserError as error:
+        # Where the suite decides whether a change is taken, a missing file is no excuse.
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    assert content is not None
+    return content

@@ -1,6 +1,6 @@
 """Runs that never ran: records as training would leave them, with numbers drawn from a seed.
 
-    python tests/fake_run.py FOLDER
+    PYTHONPATH=. python tests/fake_run.py FOLDER
 
 writes one such run into FOLDER and its report beside it, to look at.
 """

@@ -122,9 +122,7 @@ def fetch_slowly(folder: Path, log: Path) -> None:
 
 def test_processes_that_want_one_object_download_it_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    workers = [
-        SPAWN.Process(target=fetch_slowly, args=(tmp_path / "cache", log)) for _ in range(3)
-    ]
+    workers = [SPAWN.Process(target=fetch_slowly, args=(tmp_path / "cache", log)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -30,6 +30,8 @@ class Server(http.server.ThreadingHTTPServer):
         self.statuses: list[int] = []
         """What the next answers are, before any with content."""
         self.redirect: str | None = None
+        self.shift = 0
+        """Bytes by which answers to a Range miss it."""
         self.length = True
         self.requested: list[str | None] = []
         """The Range of every request."""
@@ -55,6 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(server.statuses.pop(0))
             return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        start += server.shift if start else 0
         body = server.body[start:]
         self.send_response(206 if start else 200)
         if server.length:
@@ -121,9 +124,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(server: Server, tmp_pat
     assert asked == [800_000, 1_600_000, 2_400_000]
 
 
-def test_another_process_goes_on_with_what_one_left(
-    server: Server, tmp_path: Path
-) -> None:
+def test_another_process_goes_on_with_what_one_left(server: Server, tmp_path: Path) -> None:
     server.most, server.answers = 1_000_000, 1
     text = refusal(server.url, tmp_path)
     assert text == (
@@ -151,6 +152,16 @@ def test_a_server_without_ranges_begins_again(server: Server, tmp_path: Path) ->
     refusal(server.url, tmp_path)
     server.answers = server.most = None
     server.ranges = False
+    assert get(server, tmp_path).read_bytes() == server.body
+
+
+def test_bytes_that_were_not_asked_for_are_not_taken(server: Server, tmp_path: Path) -> None:
+    server.most, server.answers = 1_000_000, 1
+    refusal(server.url, tmp_path)
+    server.answers = server.most = None
+    server.shift = 7
+    assert "the server sent other bytes than it was asked for" in refusal(server.url, tmp_path)
+    server.shift = 0
     assert get(server, tmp_path).read_bytes() == server.body
 
 
@@ -211,7 +222,8 @@ def test_a_server_that_refuses_is_asked_once(server: Server, tmp_path: Path) -> 
     assert len(server.requested) == 1
 
 
-def test_a_server_that_does_not_answer_is_told(tmp_path: Path, server: Server) -> None:
+@pytest.mark.usefixtures("server")
+def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
     assert refusal("http://127.0.0.1:1/x.zip", tmp_path) == (
         "http://127.0.0.1:1/x.zip: the download broke off ([Errno 111] Connection refused); check "
         "the address and the network and run the same command, it goes on where it is"
@@ -244,9 +256,7 @@ def test_only_https_is_downloaded_from(server: Server, tmp_path: Path) -> None:
     server.redirect = "http://192.0.2.1/x.zip?signature=secret"
     assert refusal(server.url, tmp_path) == f"http://192.0.2.1/x.zip: {way_out}"
     server.redirect = "file:///etc/passwd"
-    assert "Redirection to url 'file:///etc/passwd' is not allowed" in refusal(
-        server.url, tmp_path
-    )
+    assert "Redirection to url 'file:///etc/passwd' is not allowed" in refusal(server.url, tmp_path)
 
 
 def test_a_credential_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_what_the_account_has_set_for_another_s3_does_not_get_in_the_way(
     assert os.environ["AWS_ACCESS_KEY_ID"] == "other"
 
 
-def test_the_sample_fills_it_and_filling_it_again_changes_nothing(s3: EmbeddedStore) -> None:
+def test_the_sample_fills_it_and_filling_it_again_changes_nothing() -> None:
     with embedded_store() as server:
         store = open_store(server.url)
         fill_with_sample(store)
@@ -265,7 +265,7 @@ def test_a_start_that_loses_its_ports_is_tried_again_with_others(
     fake_weed: Callable[[str], Path],
 ) -> None:
     real = Path(sys.executable).with_name("weed")
-    weed = fake_weed(f'echo >>"$(dirname "$0")/starts"; exit 1')
+    weed = fake_weed("exit 1")
     weed.write_text(
         f"#!/bin/sh\necho \"$@\" >>'{weed.parent}/starts'\n"
         f"test $(wc -l <'{weed.parent}/starts') -ge 3 || exit 1\nexec '{real}' \"$@\"\n"

@@ -182,6 +182,13 @@ def test_a_confusion_matrix_shows_the_share_of_the_true_class_in_per_cent() -> N
     figure = figures.confusion(Scored("frozen", STYLES["frozen"], metrics))
     shown = texts(figure)
     assert [text for text in shown if text.isdigit()] == ["75", "25", "100"]
+    # White on the dark cells, ink on the light ones.
+    fills = {
+        element.text: re.findall("fill: (#[0-9a-f]{6})", element.get("style", ""))
+        for element in parsed(figure.svg).iter(f"{SVG}text")
+    }
+    assert fills["100"] == fills["75"] == [figures.PAPER.light]
+    assert fills["25"] == [figures.INK.light]
     assert figure.alt.endswith("Most often confused: 25 % of cat taken for dog.")
 
 

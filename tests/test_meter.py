@@ -17,8 +17,7 @@ def test_a_line_now_and_then_tells_step_amount_and_rate(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "decoding: 10,000 of 270,000 images, 1,000/s\n"
-        "decoding: 20,000 of 270,000 images, 1,000/s\n"
+        "decoding: 10,000 of 270,000 images, 1,000/s\ndecoding: 20,000 of 270,000 images, 1,000/s\n"
     )
 
 

@@ -321,13 +321,13 @@ def test_on_paper_the_counts_are_open_and_the_colours_are_light(
     visit(browser, pages["whole"].as_uri(), 1280, "dark")
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
-    height, ground = browser.execute_script(
-        "return [document.querySelector('details table').getBoundingClientRect().height,"
-        "getComputedStyle(document.documentElement).backgroundColor]"
-    )
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    assert height > 100
-    assert ground == "rgb(255, 255, 255)"
+    visible = "return document.querySelector('details table').checkVisibility()"
+    ground = "return getComputedStyle(document.documentElement).backgroundColor"
+    assert browser.execute_script(visible)
+    assert browser.execute_script(ground) == "rgb(255, 255, 255)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    assert not browser.execute_script(visible)
+    assert browser.execute_script(ground) != "rgb(255, 255, 255)"
 
 
 @pytest.mark.parametrize(

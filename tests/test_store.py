@@ -152,9 +152,7 @@ def test_a_delete_is_final_and_may_be_repeated(store: Store) -> None:
 
 @pytest.mark.parametrize("key", UNSAFE_KEYS)
 def test_a_key_that_leaves_the_store_is_refused_everywhere(store: Store, key: str) -> None:
-    refused = (
-        f"key {key!r}: not a safe key; a key is a relative path like `train/0001.npy`"
-    )
+    refused = f"key {key!r}: not a safe key; a key is a relative path like `train/0001.npy`"
     for call in (
         lambda: store.get(key),
         lambda: store.put(key, b""),
@@ -183,11 +181,11 @@ def test_a_damaged_object_is_told_with_key_expected_and_found(store: Store, dama
     store.put("train/0.npy", found)
     with pytest.raises(CorruptObject) as caught:
         store.fetch("train/0.npy", sha256=sha256(data), size=len(data))
-    assert (caught.value.key, str(caught.value)) == (
-        "train/0.npy",
+    assert caught.value.key == "train/0.npy"
+    assert str(caught.value) == (
         f"train/0.npy: the object is damaged: expected sha256 {sha256(data)} (100 bytes), "
         f"found sha256 {sha256(found)} ({len(found)} bytes); "
-        "delete it and ingest the same source again",
+        "delete it and ingest the same source again"
     )
 
 
@@ -372,7 +370,7 @@ class Simulated(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(200, self.body)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def answer(self, status: int, body: bytes, cut: int | None = None) -> None:
         self.send_response(status)
@@ -388,7 +386,9 @@ class Simulated(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def simulated(
-    s3: EmbeddedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    s3: EmbeddedStore,  # noqa: ARG001  # its profile
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Iterator[type[Simulated]]:
     """The environment points at a simulated server, with keys in a file."""
     monkeypatch.setattr(Simulated, "tokens", [], raising=False)

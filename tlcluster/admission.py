@@ -77,7 +77,8 @@ def admit(
         cpus_per_worker=cpu_share,
         gpus_per_worker=gpu_share,
         at_once=min(experiments, capacity // workers),
-        threads=max(1, min(largest, math.ceil(cpu_share))),
+        # Workers that share a core take turns anyway; the one that runs last has them all.
+        threads=int(cpu_share) if cpu_share >= 1 else max(1, largest),
     )
 
 

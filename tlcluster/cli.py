@@ -80,9 +80,7 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
 
 def _kind(annotation: object) -> str:
     options = (
-        typing.get_args(annotation)
-        if isinstance(annotation, types.UnionType)
-        else (annotation,)
+        typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     )
     return {int: "N", float: "X"}.get(options[0], "TEXT")  # type: ignore[call-overload]
 

@@ -12,7 +12,6 @@ PREFETCH = 4
 """Batches ready ahead of the step that takes them; 128 images are 384 KiB."""
 
 
-
 def dataset(
     batches: Callable[[], Iterator[tuple[int, int, Batch]]], *, features: bool
 ) -> tf.data.Dataset:

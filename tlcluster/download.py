@@ -113,8 +113,8 @@ def _persist(url: str, folder: Path, show: bool) -> Path:
 
 def _attempt(url: str, folder: Path, show: bool) -> Path:
     with _request(url) as response:
-        total = int(response.headers.get("Content-Length") or -1)
-        if total < 0:
+        total = response.length
+        if total is None:
             raise UserError(
                 f"{public(url)}: the server does not tell the size of the file, so a whole one "
                 "cannot be told from a part; download it with your own tools and name its path"
@@ -128,19 +128,14 @@ def _attempt(url: str, folder: Path, show: bool) -> Path:
             _receive(response, part, start, total, show)
     if 0 < start < total:
         with _request(url, start) as response:
-            served = f"bytes {start}-{total - 1}/{total}"
-            same = target == _target(url, folder, response.headers, total)
-            if (
-                response.status != http.HTTPStatus.PARTIAL_CONTENT
-                or not same
-                or (response.headers.get("Content-Range") != served)
-            ):
-                start = 0  # a server without ranges, or another version in the meantime
+            if response.status == http.HTTPStatus.OK:
+                start, total = 0, response.length or 0  # a server without ranges sends all
+            elif response.headers.get("Content-Range") != f"bytes {start}-{total - 1}/{total}":
+                raise _BrokenOff("the server sent other bytes than it was asked for")
+            if _target(url, folder, response.headers, total) != target:
                 part.unlink()
-            if response.status == http.HTTPStatus.OK or start:
-                _receive(response, part, start, total, show)
-    if not part.exists() or part.stat().st_size != total:
-        raise _BrokenOff("the file changed while it was downloaded")
+                raise _BrokenOff("the file changed while it was downloaded")
+            _receive(response, part, start, total, show)
     return part.rename(target)
 
 

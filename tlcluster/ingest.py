@@ -17,6 +17,7 @@ import signal
 import struct
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -136,9 +137,8 @@ def ingest(
 
 
 def _cpus() -> int:
-    affinity = getattr(
-        os, "sched_getaffinity", None
-    )  # what Slurm and taskset leave us; not on macOS
+    # What Slurm and taskset leave to this process; macOS does not know.
+    affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
@@ -261,6 +261,8 @@ def _map(build: Callable[[_Task], _Built], tasks: list[_Task], processes: int) -
 def _begin_worker() -> None:
     """Leave Ctrl-C to the parent, and end with it even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Of palettes with transparency, an image at a time.
+    warnings.filterwarnings("ignore", module="PIL")
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -319,6 +321,8 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
             pixels = (image if image.mode == "RGB" else image.convert("RGB")).tobytes()
     except PIL.UnidentifiedImageError:
         raise ValueError("is no PNG or JPEG") from None
+    except PIL.Image.DecompressionBombError:
+        raise ValueError("is far too large") from None
     except (OSError, SyntaxError, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"is damaged ({error})") from None
     return np.frombuffer(pixels, np.uint8).reshape(IMAGE_SHAPE)

@@ -151,7 +151,9 @@ def _numbers(row: Row, now: float) -> tuple[str, ...]:
     elapsed = duration(now - row.began) if row.began is not None else ""
     if progress is None:
         return "", "", "", "", elapsed, ""
-    part = f" {100 * progress.step // max(progress.steps, 1):3d} %" if row.status == "running" else ""
+    part = (
+        f" {100 * progress.step // max(progress.steps, 1):3d} %" if row.status == "running" else ""
+    )
     left = seconds_left(progress, now - row.began) if row.began is not None else None
     return (
         f"{progress.epoch}/{progress.epochs}{part}",

@@ -16,8 +16,8 @@ EMBEDDED = "embedded"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class RunSettings(BaseModel):
-    """The flags of `jobs/run_all.py`."""
+class CommonSettings(BaseModel):
+    """The flags that `jobs/run_all.py` and `jobs/run_one.py` share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,11 +42,6 @@ class RunSettings(BaseModel):
         "quick",
         description=f"recipe: {' or '.join(PROFILES)}",
         json_schema_extra={"metavar": "NAME"},
-    )
-    experiments: str = Field(
-        ",".join(EXPERIMENTS),
-        description="which experiments, separated by commas",
-        json_schema_extra={"metavar": "A,B,…"},
     )
     workers: str = Field(
         "1",
@@ -132,17 +127,6 @@ class RunSettings(BaseModel):
             raise ValueError(f"no such profile; {nearest(value, PROFILES)}")
         return value
 
-    @field_validator("experiments")
-    @classmethod
-    def _known_experiments(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in EXPERIMENTS:
-                raise ValueError(f"no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
-        if len(set(names)) < len(names):
-            raise ValueError("names an experiment twice; name each once")
-        return ",".join(names)
-
     @field_validator("workers")
     @classmethod
     def _sane_workers(cls, value: str) -> str:
@@ -163,12 +147,52 @@ class RunSettings(BaseModel):
             )
         return value
 
+
+class RunSettings(CommonSettings):
+    """The flags of `jobs/run_all.py`."""
+
+    experiments: str = Field(
+        ",".join(EXPERIMENTS),
+        description="which experiments, separated by commas",
+        json_schema_extra={"metavar": "A,B,…"},
+    )
+
+    @field_validator("experiments")
+    @classmethod
+    def _known_experiments(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if name not in EXPERIMENTS:
+                raise ValueError(f"no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
+        if len(set(names)) < len(names):
+            raise ValueError("names an experiment twice; name each once")
+        return ",".join(names)
+
     def named(self) -> "RunSettings":
         """The same settings with a run name: the one given, else profile and UTC time."""
         if self.run_name is not None:
             return self
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         return self.model_copy(update={"run_name": f"{self.profile}-{now}"})
+
+
+class OneSettings(CommonSettings):
+    """The arguments of `jobs/run_one.py`."""
+
+    experiment: str = Field(
+        description=f"which one: {', '.join(EXPERIMENTS)}", json_schema_extra={"argument": True}
+    )
+
+    def suite(self) -> RunSettings:
+        """The settings of a run of this one experiment."""
+        return RunSettings(experiments=self.experiment, **self.model_dump(exclude={"experiment"}))
+
+    @field_validator("experiment")
+    @classmethod
+    def _known_experiment(cls, value: str) -> str:
+        if value not in EXPERIMENTS:
+            raise ValueError(f"no such experiment; {nearest(value, EXPERIMENTS)}")
+        return value
 
 
 def worker_range(value: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ copied one after another into a single file: an archive can be read only from
 front to back, and 270,000 small files would take longer to make than to use.
 """
 
+import errno
 import gzip
 import lzma
 import os
@@ -25,9 +26,9 @@ from tlcluster.meter import meter
 
 MAX_IMAGE_BYTES = 10 * 2**20
 """A PNG of 32×32 is 3 kB; what is larger than this is something else."""
-_MAX_HEADER_BYTES = 2**20
 MAX_FILES = 1_000_000
 """CINIC-10 has 270,000; the list of files is what memory grows with."""
+_MAX_HEADER_BYTES = 2**20
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _LAYOUT = "CINIC-10 is train, valid and test, each with a folder a class, with .png or .jpg inside"
@@ -90,6 +91,7 @@ def open_source(source: str, scratch: Path, downloads: Path, show: bool = True) 
 
     Raises:
         UserError: it cannot be read, is damaged or unsafe, or is not laid out like CINIC-10.
+        OSError: the scratch folder is full.
     """
     path = Path(source).expanduser()
     if "://" in source:
@@ -103,6 +105,8 @@ def open_source(source: str, scratch: Path, downloads: Path, show: bool = True) 
             raise UserError(f"{source}: no such file or folder; check the path")
         return _open_archive(source, path, scratch, show)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of the scratch folder: reading takes no space
         where = error.filename or source
         raise UserError(
             f"{where}: {os.strerror(error.errno or 0).lower()}; the source must be readable"
@@ -278,7 +282,8 @@ def _spooled(source: str, members: Iterator[_Member], into: BinaryIO) -> Iterato
 
 def _safe_name(source: str, name: str) -> str:
     parts = [part for part in name.split("/") if part != "."]
-    if name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
+    outside = name.startswith("/") or not parts or ".." in parts
+    if outside or "\\" in name or ":" in parts[0]:
         raise UserError(f"{source}: {name!r} leads out of the archive; this is no safe archive")
     return "/".join(parts)
 

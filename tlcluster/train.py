@@ -425,9 +425,7 @@ class _Worker:
         """Test the best weights and write what the report reads."""
         self.show("testing")
         self.assign(self.weights, self.best)
-        probabilities = self.evaluator.predictions(
-            self.split_data("test"), len(self.index.classes)
-        )
+        probabilities = self.evaluator.predictions(self.split_data("test"), len(self.index.classes))
         # Reading BatchNorm's moving statistics as a whole is a collective: every worker does it.
         weights = weights_file(self.models.whole)
         if not self.chief:

@@ -1,0 +1,22 @@
+"""Run one experiment, in a run of its own or in one with others: python jobs/run_one.py NAME."""
+
+import os
+import shlex
+from collections.abc import Sequence
+
+from tlcluster.cli import command, parse
+from tlcluster.environment import tensorflow_environment
+from tlcluster.settings import OneSettings
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = parse(OneSettings, "jobs/run_one.py", __doc__, argv)
+    os.environ.update(tensorflow_environment())
+    # Ray and TensorFlow take seconds to import; --help and wrong flags need neither.
+    from tlcluster.suite import run_suite
+
+    return run_suite(settings.suite(), shlex.join(["python", "jobs/run_one.py", *argv]))
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,311 @@
+"""Four trainers at once: start, watch, retry, stop, and write down what did not finish."""
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.tensorflow import TensorflowTrainer
+from rich.console import Console
+
+from tlcluster.admission import Admission, longest_first
+from tlcluster.experiments import Experiment
+from tlcluster.feature_key import FeatureKey, delete_view
+from tlcluster.progress import Board, Display, Progress, Row
+from tlcluster.records import RESULT, ExperimentResult, RunManifest
+from tlcluster.settings import RunSettings
+from tlcluster.store import ObjectMissing, Store
+from tlcluster.train import Task, feature_key
+from tlcluster.worker import Order, run_worker
+
+GRACE_SECONDS = 1.0
+"""After SIGTERM or SIGINT, time for workers to write a checkpoint. `ray job stop` kills
+3 seconds after its SIGTERM, and the report must be written by then."""
+
+PREEMPTION_GRACE_SECONDS = 90.0
+"""After SIGUSR1, with which Slurm announces the end of an allocation."""
+
+POLL_SECONDS = 0.25
+
+
+class Outcome(NamedTuple):
+    """How the attempts of one experiment ended."""
+
+    error: str | None
+    attempts: int
+
+
+class Driver:
+    """Four trainers at once, or as many as fit; the others wait."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        experiments: Sequence[Experiment],
+        admission: Admission,
+        manifest: RunManifest,
+        output: Store,
+        run: Store,
+        store: Store,
+        console: Console,
+    ) -> None:
+        self.settings, self.experiments, self.admission = settings, experiments, admission
+        self.manifest, self.console = manifest, console
+        self.output, self.run_store, self.store = output, run, store
+        self.rows: dict[str, Row] = {}
+        self.results: dict[str, ExperimentResult] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.signs_of_life: dict[str, float] = {}
+        self.stopping: signal.Signals | None = None
+        self.asked = 0.0
+        self.view_users: dict[FeatureKey, list[Experiment]] = {}
+        """Experiments that share fresh views."""
+        self.next_view: dict[FeatureKey, int] = {}
+        """The first view that is not deleted yet."""
+        if settings.feature_cache and settings.views is None:
+            for experiment in experiments:
+                if experiment.augment and not experiment.base_trainable:
+                    key = feature_key(self.task(experiment, 0))
+                    self.view_users.setdefault(key, []).append(experiment)
+
+    def run(self, weights: bytes | None) -> None:
+        """Run every experiment that is not finished, until all have ended or a signal asks to stop.
+
+        `rows` tells how each ended, `stopping` whether a signal did it.
+        """
+        for experiment in self.experiments:
+            earlier = read_result(self.run_store, experiment.name)
+            self.results[experiment.name] = earlier
+            done = earlier.status == "finished"
+            self.rows[experiment.name] = Row(
+                experiment.title,
+                "finished" if done else "queued",
+                note="finished before" if done else "",
+            )
+        waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
+        self.board = ray.remote(Board).options(num_cpus=0).remote()
+        self.weights = ray.put(weights)
+        heading = f"{self.settings.run_name}: {self.admission.workers} worker(s) an experiment"
+        with Display(self.console, heading) as display:
+            while (waiting and not self.stopping) or self.running():
+                while (
+                    waiting and not self.stopping and len(self.running()) < self.admission.at_once
+                ):
+                    self.start(waiting.pop(0))
+                self.watch()
+                self.delete_passed_views()
+                display.show(self.rows)
+                if self.stopping and self.wound_down():
+                    break
+                time.sleep(POLL_SECONDS)
+            self.finish()
+            display.show(self.rows)
+
+    def status(self, experiment: Experiment) -> str:
+        return self.rows[experiment.name].status
+
+    def running(self) -> list[Experiment]:
+        return [e for e in self.experiments if self.status(e) == "running"]
+
+    def set_row(self, experiment: Experiment, **changes: object) -> None:
+        self.rows[experiment.name] = self.rows[experiment.name]._replace(**changes)  # type: ignore[arg-type]
+
+    # One experiment
+
+    def start(self, experiment: Experiment) -> None:
+        """Let a thread see the experiment through its attempts."""
+        now = time.monotonic()
+        self.set_row(experiment, status="running", began=now)
+        self.signs_of_life[experiment.name] = now
+        # A daemon: one that Ray never gives its workers must not keep the driver alive.
+        threading.Thread(target=self.attempt, args=(experiment,), daemon=True).start()
+
+    def attempt(self, experiment: Experiment) -> None:
+        """Train with fresh workers until it ends well, cannot, or the retries are spent."""
+        earlier = self.results[experiment.name].attempts
+        for attempt in range(1, self.settings.retries + 2):
+            ray.get(self.board.begin.remote(experiment.name))
+            try:
+                self.trainer(experiment, earlier + attempt).fit()
+                error = None
+            except (TrainingFailedError, ray.exceptions.RayError) as failure:
+                error = reason(failure)
+            fatal = ray.get(self.board.failure.remote(experiment.name))
+            stopped = ray.get(self.board.stopped.remote(experiment.name))
+            if error is None or fatal or stopped:
+                break
+        self.outcomes[experiment.name] = Outcome(fatal or error, earlier + attempt)
+
+    def task(self, experiment: Experiment, attempt: int) -> Task:
+        settings = self.settings
+        return Task(
+            experiment=experiment,
+            seed=settings.seed,
+            store=self.store.url,
+            index_sha256=self.manifest.dataset.index_sha256,
+            run=self.run_store.url,
+            features=self.output.url if settings.feature_cache else None,
+            weights=self.manifest.weights.sha256 or f"random-{settings.seed}",
+            views=settings.views,
+            scale_batch=settings.scale_batch,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            cache=settings.cache,
+            cache_bytes=int(settings.cache_gib * 2**30),
+            threads=self.admission.threads,
+            attempt=attempt,
+        )
+
+    def trainer(self, experiment: Experiment, attempt: int) -> TensorflowTrainer:
+        settings, admission = self.settings, self.admission
+        resources = {"CPU": admission.cpus_per_worker}
+        if admission.gpus_per_worker:
+            resources["GPU"] = admission.gpus_per_worker
+        return TensorflowTrainer(
+            run_worker,
+            train_loop_config={
+                "order": Order(self.task(experiment, attempt), [self.weights], self.board)
+            },
+            scaling_config=ScalingConfig(
+                num_workers=admission.workers,
+                use_gpu=admission.gpus_per_worker > 0,
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                name=f"{settings.run_name}-{experiment.name}",
+                # Checkpoints and records go to the output by `train`; Ray itself keeps nothing.
+                storage_path=str(Path(tempfile.gettempdir(), "tlcluster-ray-train")),
+                # The driver retries: it knows which errors a new try cannot mend.
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            ),
+        )
+
+    # All of them
+
+    def watch(self) -> None:
+        """Bring the rows up to date; end what runs past its deadline or shows no sign of life."""
+        now = time.monotonic()
+        progress: dict[str, Progress] = ray.get(self.board.read.remote())
+        for experiment in self.running():
+            name = experiment.name
+            latest = progress.get(name)
+            if latest is not None and latest != self.rows[name].progress:
+                self.signs_of_life[name] = now
+                self.set_row(experiment, progress=latest)
+            began = self.rows[name].began or now
+            if name in self.outcomes:
+                self.settle(experiment, self.outcomes[name])
+            elif self.settings.deadline and now - began > 60 * self.settings.deadline:
+                why = f"not finished after {self.settings.deadline:g} min (--deadline)"
+                self.end(experiment, why)
+            elif now - self.signs_of_life[name] > 60 * self.settings.stall:
+                self.end(
+                    experiment,
+                    f"no progress for {self.settings.stall:g} min (--stall): its workers hang or "
+                    "were never given their resources",
+                )
+
+    def settle(self, experiment: Experiment, outcome: Outcome) -> None:
+        """An experiment's attempts are over: finished, interrupted or failed."""
+        written = read_result(self.run_store, experiment.name)
+        if outcome.error is None and written.status == "finished":
+            self.set_row(experiment, status="finished")
+        elif self.stopping:
+            self.record(experiment, "interrupted", None, outcome.attempts)
+        else:
+            error = outcome.error or "its workers ended without a result"
+            self.record(experiment, "failed", error, outcome.attempts)
+
+    def end(self, experiment: Experiment, why: str) -> None:
+        """Give an experiment up and end its workers."""
+        self.stop(experiment)
+        for worker in ray.get(self.board.workers.remote(experiment.name)):
+            ray.kill(worker)
+        self.record(experiment, "failed", why, self.results[experiment.name].attempts + 1)
+
+    def delete_passed_views(self) -> None:
+        """Remove the views that every experiment has passed; fresh ones are shown once.
+
+        At full size a view takes 180 MB, and there is one an epoch.
+        """
+        for key, users in self.view_users.items():
+            reached = min(self.reached(experiment) for experiment in users)
+            for view in range(self.next_view.get(key, 1), reached):
+                delete_view(self.output, key, "train", view)
+                self.next_view[key] = view + 1
+
+    def reached(self, experiment: Experiment) -> int:
+        """The epoch that an experiment is in; one past the last where it needs no more."""
+        row = self.rows[experiment.name]
+        if row.status not in ("queued", "running"):
+            return experiment.epochs + 1
+        return row.progress.epoch if row.progress else 1
+
+    def stop(self, experiment: Experiment) -> None:
+        ray.get(self.board.stop.remote(experiment.name))
+
+    def record(self, experiment: Experiment, status: str, error: str | None, attempts: int) -> None:
+        """Write the result of an experiment that did not finish."""
+        result = ExperimentResult(status=status, error=error, attempts=attempts)  # type: ignore[arg-type]
+        self.run_store.put(
+            f"{experiment.name}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n"
+        )
+        self.set_row(experiment, status=status, note=error or "")
+
+    # The end before the end
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """SIGTERM, SIGINT and SIGUSR1 ask to stop; a second one ends the process at once."""
+
+        def ask(number: int, _: FrameType | None) -> None:
+            if self.stopping:
+                os._exit(128 + number)
+            self.stopping, self.asked = signal.Signals(number), time.monotonic()
+
+        kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before = {kind: signal.signal(kind, ask) for kind in kinds}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def wound_down(self) -> bool:
+        """Ask the workers to checkpoint and end; True when they have, or their time is over."""
+        running = self.running()
+        for experiment in running:
+            self.stop(experiment)
+        patience = PREEMPTION_GRACE_SECONDS if self.stopping == signal.SIGUSR1 else GRACE_SECONDS
+        return not running or time.monotonic() - self.asked > patience
+
+    def finish(self) -> None:
+        """What still runs or waits was interrupted."""
+        for experiment in self.experiments:
+            if self.status(experiment) in ("running", "queued"):
+                self.record(
+                    experiment, "interrupted", None, self.results[experiment.name].attempts + 1
+                )
+
+
+def read_result(run: Store, experiment: str) -> ExperimentResult:
+    """The result an experiment has left, `queued` if none."""
+    try:
+        return ExperimentResult.model_validate_json(run.get(f"{experiment}/{RESULT}"))
+    except (ObjectMissing, ValueError):
+        return ExperimentResult(status="queued")
+
+
+def reason(failure: Exception) -> str:
+    """The last line that says something, of the first worker that failed."""
+    failures = getattr(failure, "worker_failures", None) or {0: failure}
+    first = failures[min(failures)]
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(first).__name__
