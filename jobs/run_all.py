@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from tlcluster.cli import command, parse
-from tlcluster.environment import tensorflow_environment
+from tlcluster.environment import quiet_import, tensorflow_environment
 from tlcluster.settings import RunSettings
 
 
@@ -13,7 +13,8 @@ def main(argv: Sequence[str]) -> int:
     settings = parse(RunSettings, "jobs/run_all.py", __doc__, argv)
     os.environ.update(tensorflow_environment())
     # Ray and TensorFlow take seconds to import; --help and wrong flags need neither.
-    from tlcluster.suite import run_suite
+    with quiet_import():
+        from tlcluster.suite import run_suite
 
     return run_suite(settings, shlex.join(["python", "jobs/run_all.py", *argv]))
 

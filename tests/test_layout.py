@@ -25,20 +25,20 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         # What everyone may know.
-        "cinic10 collective draws errors experiments meter order scratch",
+        "cinic10 collective draws environment errors experiments meter order scratch",
         "augment cache cli download metrics records",
         # Where things are kept.
         "admission figures progress settings sources store",
-        "checkpoint model runs s3 shards weights",
+        "checkpoint cluster events feature_key model runs s3 shards step weights",
         # What makes batches, pages and stores of them.
         "ingest manifest page stream",
-        "data embedded report",
+        "data embedded features report",
         # What trains.
         "evaluate",
         "train",
         # What trains many.
-        "worker",
-        "cluster",
+        "ready worker",
+        "driver plan",
         "suite",
     )
 )
@@ -51,12 +51,25 @@ DEFERRED = {
 }
 """Imports inside a function that go upwards, with the reason."""
 
-TENSORFLOW = frozenset({"augment", "collective", "data", "draws", "evaluate", "model", "train"})
+TENSORFLOW = frozenset(
+    {
+        "augment",
+        "collective",
+        "data",
+        "draws",
+        "evaluate",
+        "events",
+        "features",
+        "model",
+        "step",
+        "train",
+    }
+)
 HOMES: Mapping[str, frozenset[str]] = {
     "tensorflow": TENSORFLOW,
     "tf_keras": TENSORFLOW,
     "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
-    "ray": frozenset({"cluster", "suite", "worker"}),
+    "ray": frozenset({"cluster", "driver", "worker"}),
     "boto3": frozenset({"s3"}),
     "botocore": frozenset({"s3"}),
     "s3transfer": frozenset({"s3"}),

@@ -1,8 +1,9 @@
 """Models: the study's parameter counts, one set of weights in every form, Dropout by sample."""
 
+import io
 from collections.abc import Iterator
 
-import h5py
+import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -138,8 +139,6 @@ def test_the_whole_is_the_head_of_the_base(
 
 
 def test_the_base_starts_from_the_published_weights(imagenet_weights: bytes) -> None:
-    import io
-
     models = built("frozen", imagenet_weights)
     vgg16 = models.whole.get_layer("vgg16")
     with h5py.File(io.BytesIO(imagenet_weights)) as file:
@@ -164,7 +163,7 @@ def test_a_weights_file_brings_all_weights_back(name: str, sample_images: np.nda
 
 def test_the_weights_of_another_model_are_refused() -> None:
     content = weights_file(built("frozen").whole)
-    with pytest.raises(ValueError, match="layer"):
+    with pytest.raises(ValueError, match="expected 4 variables"):
         load_weights_file(built("regularized").whole, content)
 
 
@@ -256,9 +255,7 @@ def test_dropout_does_nothing_outside_training() -> None:
     np.testing.assert_array_equal(dropped(0.2, 524, 1, [1, 2, 3], training=False), 1)
 
 
-def test_a_model_with_dropout_depends_on_epoch_and_sample_in_training_only(
-    sample_images: np.ndarray,
-) -> None:
+def test_a_model_with_dropout_depends_on_epoch_and_sample_in_training_only() -> None:
     model = built("regularized").head
     features = tf.random.uniform((16, 512), 0, 9, seed=1)
 

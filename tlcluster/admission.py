@@ -4,7 +4,7 @@ Pure arithmetic on the cluster's resources; the driver acts on it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tlcluster.errors import UserError
@@ -99,12 +99,30 @@ FORWARD_FLOP = 0.627e9
 """Floating-point operations of VGG16's base on one image of 32×32, forward."""
 
 
-def flop(experiment: Experiment, train_rows: int, valid_rows: int) -> float:
-    """Operations of all epochs of an experiment; a backward pass takes twice a forward one."""
-    passes = 3 if experiment.base_trainable else 1
-    return experiment.epochs * FORWARD_FLOP * (passes * train_rows + valid_rows)
+def flop(
+    experiment: Experiment, rows: Mapping[str, int], views: int | None = None, features: bool = True
+) -> float:
+    """Floating-point operations of the base in all epochs of an experiment and its test.
+
+    A backward pass takes twice a forward one. Where features are kept, a frozen base sees an
+    image, or a view of it, once.
+
+    Args:
+        rows: images of each split.
+        views: augmented views that a frozen base takes in turn; None for a fresh one an epoch.
+        features: whether features of a frozen base are kept.
+    """
+    epochs = experiment.epochs
+    if experiment.base_trainable:
+        train, valid = 3 * epochs, epochs
+    elif not features:
+        train, valid = epochs, epochs
+    else:
+        train, valid = (min(epochs, views or epochs) if experiment.augment else 1), 1
+    return FORWARD_FLOP * (train * rows["train"] + valid * rows["valid"] + rows["test"])
 
 
 def longest_first(experiments: Sequence[Experiment]) -> list[Experiment]:
     """The order of admission: what takes longest starts first."""
-    return sorted(experiments, key=lambda experiment: -flop(experiment, 1, 1))
+    even = {"train": 1, "valid": 1, "test": 1}
+    return sorted(experiments, key=lambda experiment: -flop(experiment, even))

@@ -1,12 +1,17 @@
 """Checkpoints: all that an interrupted experiment needs to go on as if nothing had happened.
 
 A checkpoint is one object, written whole or not at all: an uncompressed `.npz`
-with the state as JSON and the arrays by number. It is read without pickle.
+with the state as JSON and the arrays by number, read without pickle:
+
+    <experiment>/checkpoints/<epoch>-<step>-<sha256>.npz
+
+The sha256 is that of its content. Without it a damaged zip directory can look
+like one with fewer arrays.
 """
 
+import hashlib
 import io
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +65,7 @@ _GROUPS = ("weights", "optimizer", "best")
 
 
 def save_checkpoint(run: Store, experiment: str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to `<experiment>/checkpoints/` and delete all but the newest."""
+    """Write a checkpoint to `<experiment>/checkpoints/`; it and the one before are kept."""
     state = checkpoint.state
     arrays = {"state": np.frombuffer(state.model_dump_json().encode(), np.uint8)}
     for group in _GROUPS:
@@ -69,18 +74,24 @@ def save_checkpoint(run: Store, experiment: str, checkpoint: Checkpoint) -> None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.npz"
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        run.put(f"{experiment}/{CHECKPOINTS}/{state.epoch:04d}-{state.step:08d}.npz", path)
-    for key in _keys(run, experiment)[:-KEPT]:
-        run.delete(key)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"{experiment}/{CHECKPOINTS}/{state.epoch:04d}-{state.step:08d}-{sha256}.npz"
+        run.put(key, path)
+    keys = _keys(run, experiment)
+    # What claims to be ahead of this one could not be read, or training would have gone on there.
+    kept = [other for other in keys if other <= key][-KEPT:]
+    for other in keys:
+        if other not in kept:
+            run.delete(other)
 
 
 def load_checkpoint(run: Store, experiment: str) -> Checkpoint | None:
-    """The newest checkpoint that can be read, or None."""
+    """The newest checkpoint whose content is what was written, or None."""
     for key in reversed(_keys(run, experiment)):
-        try:
-            return _decode(run.get(key))
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError):
-            continue
+        content = run.get(key)
+        if key.endswith(f"-{hashlib.sha256(content).hexdigest()}.npz"):
+            return _decode(content)
     return None
 
 

@@ -82,7 +82,7 @@ def _kind(annotation: object) -> str:
     options = (
         typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     )
-    return {int: "N", float: "X"}.get(options[0], "TEXT")  # type: ignore[call-overload]
+    return {int: "N", float: "X"}.get(options[0], "TEXT")
 
 
 def _one_line(error: ValidationError) -> str:

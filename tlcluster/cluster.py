@@ -49,7 +49,7 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"--address {address}: no Ray cluster answers ({reason}); check the address and that "
-            "RAY_AUTH_MODE and its token are those of the cluster, or leave it out to start Ray here"
+            "RAY_AUTH_MODE and its token are the cluster's, or leave it out to start Ray here"
         ) from None
     try:
         yield nodes()

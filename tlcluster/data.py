@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from tlcluster.cinic10 import IMAGE_SHAPE
-from tlcluster.model import FEATURES
+from tlcluster.experiments import BASE_FEATURES
 from tlcluster.stream import Batch
 
 PREFETCH = 4
@@ -18,7 +18,7 @@ def dataset(
     """(epoch, view, batch) triples → a dataset for `tlcluster.step.training_call`.
 
     Elements: inputs, labels (n,), samples (n,), epoch, view and rows of the global batch.
-    Inputs are uint8 (n, 32, 32, 3), or float32 (n, FEATURES) with `features`; the others are
+    Inputs are uint8 (n, 32, 32, 3), or float32 (n, BASE_FEATURES) with `features`; the others are
     int64. n is this worker's part of the global batch and may be 0.
     """
 
@@ -26,7 +26,7 @@ def dataset(
         for epoch, view, batch in batches():
             yield batch.inputs, batch.labels, batch.samples, epoch, view, batch.global_rows
 
-    row, dtype = ((FEATURES,), tf.float32) if features else (IMAGE_SHAPE, tf.uint8)
+    row, dtype = ((BASE_FEATURES,), tf.float32) if features else (IMAGE_SHAPE, tf.uint8)
     many, one = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64)
     signature = (tf.TensorSpec((None, *row), dtype), many, many, one, one, one)
     options = tf.data.Options()

@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.tensorflow import TensorflowTrainer
 from rich.console import Console
 
-from tlcluster.admission import Admission, longest_first
+from tlcluster.admission import longest_first
 from tlcluster.experiments import Experiment
 from tlcluster.feature_key import FeatureKey, delete_view
 from tlcluster.progress import Board, Display, Progress, Row
-from tlcluster.records import RESULT, ExperimentResult, RunManifest
-from tlcluster.settings import RunSettings
+from tlcluster.ready import Ready
+from tlcluster.records import RESULT, ExperimentResult, RunManifest, Status
 from tlcluster.store import ObjectMissing, Store
 from tlcluster.train import Task, feature_key
 from tlcluster.worker import Order, run_worker
@@ -47,19 +47,20 @@ class Driver:
     """Four trainers at once, or as many as fit; the others wait."""
 
     def __init__(
-        self,
-        settings: RunSettings,
-        experiments: Sequence[Experiment],
-        admission: Admission,
-        manifest: RunManifest,
-        output: Store,
-        run: Store,
-        store: Store,
-        console: Console,
+        self, ready: Ready, manifest: RunManifest, output: Store, run: Store, console: Console
     ) -> None:
-        self.settings, self.experiments, self.admission = settings, experiments, admission
-        self.manifest, self.console = manifest, console
-        self.output, self.run_store, self.store = output, run, store
+        """
+        Args:
+            ready: what to run, where.
+            manifest: of the run.
+            output: the folder of all runs, where features are kept too.
+            run: the run's own folder.
+            console: where progress is shown.
+        """
+        self.ready, self.manifest, self.console = ready, manifest, console
+        self.settings, self.admission = ready.settings, ready.admission
+        self.experiments = ready.experiments
+        self.output, self.run_store = output, run
         self.rows: dict[str, Row] = {}
         self.results: dict[str, ExperimentResult] = {}
         self.outcomes: dict[str, Outcome] = {}
@@ -70,13 +71,13 @@ class Driver:
         """Experiments that share fresh views."""
         self.next_view: dict[FeatureKey, int] = {}
         """The first view that is not deleted yet."""
-        if settings.feature_cache and settings.views is None:
-            for experiment in experiments:
+        if self.settings.feature_cache and self.settings.views is None:
+            for experiment in self.experiments:
                 if experiment.augment and not experiment.base_trainable:
                     key = feature_key(self.task(experiment, 0))
                     self.view_users.setdefault(key, []).append(experiment)
 
-    def run(self, weights: bytes | None) -> None:
+    def run(self) -> None:
         """Run every experiment that is not finished, until all have ended or a signal asks to stop.
 
         `rows` tells how each ended, `stopping` whether a signal did it.
@@ -92,13 +93,11 @@ class Driver:
             )
         waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
         self.board = ray.remote(Board).options(num_cpus=0).remote()
-        self.weights = ray.put(weights)
-        heading = f"{self.settings.run_name}: {self.admission.workers} worker(s) an experiment"
+        self.weights = ray.put(self.ready.weights_file)
+        heading = f"{self.settings.run_name}, {self.settings.profile} profile"
         with Display(self.console, heading) as display:
             while (waiting and not self.stopping) or self.running():
-                while (
-                    waiting and not self.stopping and len(self.running()) < self.admission.at_once
-                ):
+                while waiting and self.may_start():
                     self.start(waiting.pop(0))
                 self.watch()
                 self.delete_passed_views()
@@ -108,6 +107,9 @@ class Driver:
                 time.sleep(POLL_SECONDS)
             self.finish()
             display.show(self.rows)
+
+    def may_start(self) -> bool:
+        return not self.stopping and len(self.running()) < self.admission.at_once
 
     def status(self, experiment: Experiment) -> str:
         return self.rows[experiment.name].status
@@ -149,7 +151,7 @@ class Driver:
         return Task(
             experiment=experiment,
             seed=settings.seed,
-            store=self.store.url,
+            store=self.ready.store.url,
             index_sha256=self.manifest.dataset.index_sha256,
             run=self.run_store.url,
             features=self.output.url if settings.feature_cache else None,
@@ -251,9 +253,11 @@ class Driver:
     def stop(self, experiment: Experiment) -> None:
         ray.get(self.board.stop.remote(experiment.name))
 
-    def record(self, experiment: Experiment, status: str, error: str | None, attempts: int) -> None:
+    def record(
+        self, experiment: Experiment, status: Status, error: str | None, attempts: int
+    ) -> None:
         """Write the result of an experiment that did not finish."""
-        result = ExperimentResult(status=status, error=error, attempts=attempts)  # type: ignore[arg-type]
+        result = ExperimentResult(status=status, error=error, attempts=attempts)
         self.run_store.put(
             f"{experiment.name}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n"
         )

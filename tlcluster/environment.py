@@ -1,6 +1,9 @@
 """Environment variables that the driver and every worker run with."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 
 FORWARDED = (
     "AWS_ENDPOINT_URL",
@@ -35,3 +38,22 @@ def worker_environment() -> dict[str, str]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         **{name: os.environ[name] for name in FORWARDED if name in os.environ},
     }
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep what TensorFlow prints while it is imported off the terminal.
+
+    It writes lines about processor features and missing CUDA before its own log
+    level counts. Exceptions are not affected.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -26,8 +26,8 @@ import tf_keras as keras
 
 from tlcluster import augment
 from tlcluster.errors import UserError
+from tlcluster.experiments import BASE_FEATURES
 from tlcluster.feature_key import PLAIN, FeatureKey
-from tlcluster.model import FEATURES
 from tlcluster.records import Record
 from tlcluster.shards import Index, ShardInfo, open_shard
 from tlcluster.store import CorruptObject, ObjectMissing, Store
@@ -73,7 +73,7 @@ class FeatureStore:
         """One shard of features, verified.
 
         Returns:
-            float32 features (rows, FEATURES), mapped from a file, and int64 labels (rows,).
+            float32 features (rows, BASE_FEATURES), mapped from a file, and int64 labels (rows,).
 
         Raises:
             CorruptObject, ObjectMissing: the shard of images is damaged or missing.
@@ -116,7 +116,7 @@ class FeatureStore:
             self._features.delete(f"{place}.json")
             self._features.delete(key)
             return None
-        if features.shape != (rows, FEATURES):
+        if features.shape != (rows, BASE_FEATURES):
             raise UserError(f"{key} in {self._features.url}: not features of this shard; delete it")
         return features
 

@@ -60,9 +60,8 @@ def new_manifest(
     store_url: str,
 ) -> RunManifest:
     """The manifest of a run that begins now."""
-    assert settings.run_name is not None
     return RunManifest(
-        name=settings.run_name,
+        name=str(settings.run_name),
         status="running",
         profile=settings.profile,
         seed=settings.seed,
@@ -124,8 +123,8 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
     differences = [f"{name} was {a}, is {b}" for name, (a, b) in facts.items() if a != b]
     if differences:
         raise UserError(
-            f"--run-name {new.name}: that run exists with other settings: {'; '.join(differences)}; "
-            "use the same settings to go on with it, or another name"
+            f"--run-name {new.name}: that run exists with other settings: "
+            f"{'; '.join(differences)}; use the same settings to go on with it, or another name"
         )
     together = {*old.experiments, *new.experiments}
     return new.model_copy(
@@ -159,7 +158,7 @@ def git_commit() -> str | None:
     try:
         commit, changes = (
             subprocess.run(
-                ["git", "-C", folder, *arguments],  # noqa: S607 - git is where the user has it
+                ["git", "-C", folder, *arguments],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -14,14 +14,11 @@ import tf_keras as keras
 
 from tlcluster import draws
 from tlcluster.cinic10 import IMAGE_SHAPE
-from tlcluster.experiments import Experiment
+from tlcluster.experiments import BASE_FEATURES, Experiment
 from tlcluster.records import LayerRecord
 
 IMAGENET_MEANS_BGR = (103.939, 116.779, 123.68)
 """What VGG16's own `preprocess_input` subtracts (Keras Applications, mode `caffe`)."""
-
-FEATURES = 512
-"""Numbers that VGG16's base makes of an image of 32×32: its last map is 1×1×512."""
 
 DROPOUT_STREAM = 2
 
@@ -70,9 +67,9 @@ class Models(NamedTuple):
     whole: keras.Model
     """[float32 images (n, 32, 32, 3) in 0…255, keys] → float32 logits (n, classes)."""
     base: keras.Model
-    """Images → what the base makes of them, float32 (n, FEATURES)."""
+    """Images → what the base makes of them, float32 (n, BASE_FEATURES)."""
     head: keras.Model
-    """[features (n, FEATURES), keys] → logits (n, classes)."""
+    """[features (n, BASE_FEATURES), keys] → logits (n, classes)."""
 
 
 def build_models(
@@ -100,13 +97,13 @@ def build_models(
     logits, layers = _head(x, keys, experiment, classes=classes, seed=seed)
 
     # The same layers once more, on features: the last map is 1×1, so a row is the map.
-    features = keras.Input((FEATURES,), name="features")
-    y = keras.layers.Reshape((1, 1, FEATURES))(features)
+    features = keras.Input((BASE_FEATURES,), name="features")
+    y = keras.layers.Reshape((1, 1, BASE_FEATURES))(features)
     for layer in layers:
         y = layer([y, keys]) if isinstance(layer, SampleDropout) else layer(y)
     return Models(
         whole=keras.Model([images, keys], logits, name=experiment.name),
-        base=keras.Model(images, keras.layers.Reshape((FEATURES,), dtype="float32")(x)),
+        base=keras.Model(images, keras.layers.Reshape((BASE_FEATURES,), dtype="float32")(x)),
         head=keras.Model([features, keys], y),
     )
 

@@ -241,9 +241,8 @@ def _apply(experiment: Experiment, changes: list[tuple[str, Mapping[str, Any]]])
             values = Experiment(**{**values, **fields}).model_dump()
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(
-                f"--set {experiment.name}.{first['loc'][0]}={first['input']}: {first['msg'].lower()}"
-            ) from None
+            change = f"{experiment.name}.{first['loc'][0]}={first['input']}"
+            raise UserError(f"--set {change}: {first['msg'].lower()}") from None
     return Experiment(**values)
 
 

@@ -108,7 +108,7 @@ class Index(BaseModel):
         if split not in self.splits:
             raise UserError(
                 f"the data set {self.dataset} has no split {split!r}; it has: "
-                f"{', '.join(self.splits) or 'none'}; ingest a source that has it into an empty place"
+                f"{', '.join(self.splits) or 'none'}; ingest one that has it into an empty place"
             )
         return self.splits[split]
 

@@ -1,4 +1,4 @@
-"""A run from its settings to its report: check everything, run the experiments, conclude."""
+"""A run from its settings to its report."""
 
 import contextlib
 import signal
@@ -10,11 +10,7 @@ import filelock
 from rich.console import Console
 
 from tlcluster import cli, report
-from tlcluster.admission import admit
-from tlcluster.cinic10 import CLASSES
-from tlcluster.cluster import given_address, ray_cluster
 from tlcluster.driver import Driver
-from tlcluster.embedded import embedded_store, fill_with_sample
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.manifest import (
@@ -25,12 +21,12 @@ from tlcluster.manifest import (
     utc_now,
     write_manifest,
 )
+from tlcluster.plan import show_plan
 from tlcluster.progress import Row
+from tlcluster.ready import Ready, made_ready
 from tlcluster.records import RunManifest
-from tlcluster.settings import EMBEDDED, RunSettings, chosen_experiments, worker_range
-from tlcluster.shards import Index, check_complete, read_index
+from tlcluster.settings import RunSettings
 from tlcluster.store import Store, open_store
-from tlcluster.weights import find_weights
 
 
 def run_suite(settings: RunSettings, command: str) -> int:
@@ -47,61 +43,45 @@ def run_suite(settings: RunSettings, command: str) -> int:
         UserError: something given cannot be used. Nothing was started or written.
     """
     began = time.monotonic()
-    settings = settings.named()
-    experiments = chosen_experiments(settings)
     console = Console()
     with contextlib.ExitStack() as stack:
+        if settings.dry_run:
+            show_plan(console, made_ready(settings, stack))
+            return cli.OK
         output = open_store(settings.output, create=True)
-        store = stack.enter_context(opened_store(settings))
-        index, index_sha256 = checked_index(store)
-        weights_record, weights = find_weights(settings.weights, store)
-        nodes = stack.enter_context(ray_cluster(given_address(settings.address)))
-        if settings.store == EMBEDDED and len(nodes) > 1:
-            raise UserError(
-                f"--store {EMBEDDED}: this cluster has {len(nodes)} nodes, and the embedded store "
-                "is on one; fill a store that all nodes reach with jobs/ingest.py and name it"
-            )
-        admission = admit(
-            nodes,
-            len(experiments),
-            worker_range(settings.workers),
-            settings.cpus_per_worker,
-            settings.gpus_per_worker,
-        )
-        manifest = new_manifest(
-            settings,
-            command=command,
-            decided=deciding_settings(settings, experiments, admission.workers),
-            experiments=experiments,
-            nodes=nodes,
-            weights=weights_record,
-            index=index,
-            index_sha256=index_sha256,
-            store_url=settings.store if settings.store == EMBEDDED else store.url,
-        )
-        run_url = f"{output.url.rstrip('/')}/{settings.run_name}"
-        stack.enter_context(claimed(run_url, experiments))
+        ready = made_ready(settings, stack)
+        run_url = f"{output.url.rstrip('/')}/{ready.settings.run_name}"
+        stack.enter_context(claimed(run_url, ready.experiments))
         run = open_store(run_url, create=True)
-        old = read_manifest(run)
-        if old is not None:
-            manifest = continued(old, manifest)
-        write_manifest(run, manifest)
-        driver = Driver(settings, experiments, admission, manifest, output, run, store, console)
+        manifest = begun_manifest(ready, run, command)
+        driver = Driver(ready, manifest, output, run, console)
         with driver.signals():
-            driver.run(weights)
+            driver.run()
             return conclude(run, manifest, driver.rows, driver.stopping, began, console)
 
 
-def checked_index(store: Store) -> tuple[Index, str]:
-    """The index of a store that holds all of it, with CINIC-10's classes, and its sha256."""
-    index, sha256 = read_index(store)
-    if index.classes != CLASSES:
-        raise UserError(
-            f"{store.url}: its classes are {', '.join(index.classes)}; the experiments are "
-            f"about {', '.join(CLASSES)}: ingest CINIC-10 into another store"
-        )
-    check_complete(store, index)
-    return index, sha256
+def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
+    """Write the manifest of a run that begins, or goes on.
+
+    Raises:
+        UserError: the run exists with other settings.
+    """
+    manifest = new_manifest(
+        ready.settings,
+        command=command,
+        decided=deciding_settings(ready.settings, ready.experiments, ready.admission.workers),
+        experiments=ready.experiments,
+        nodes=ready.nodes,
+        weights=ready.weights,
+        index=ready.index,
+        index_sha256=ready.index_sha256,
+        store_url=ready.shown_store,
+    )
+    old = read_manifest(run)
+    if old is not None:
+        manifest = continued(old, manifest)
+    write_manifest(run, manifest)
+    return manifest
 
 
 def conclude(
@@ -129,23 +109,6 @@ def conclude(
     if ended:
         return cli.INTERRUPTED if ended == signal.SIGINT else cli.TERMINATED
     return cli.FAILED if failed else cli.OK
-
-
-@contextlib.contextmanager
-def opened_store(settings: RunSettings) -> Iterator[Store]:
-    """The store of the run. The embedded one is started, filled, and stopped at the end."""
-    if settings.store != EMBEDDED:
-        yield open_store(settings.store)
-        return
-    if "://" in settings.output:
-        raise UserError(
-            f"--output {settings.output}: with the embedded store the output is a directory, since "
-            "both would ask one endpoint; name a directory, or a store in S3 as well"
-        )
-    with embedded_store() as embedded:
-        store = open_store(embedded.url)
-        fill_with_sample(store)
-        yield store
 
 
 @contextlib.contextmanager

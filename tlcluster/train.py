@@ -24,16 +24,15 @@ from tlcluster.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from tlcluster.collective import joined_lines, local, total
+from tlcluster.collective import joined_lines, local
 from tlcluster.data import dataset
 from tlcluster.errors import UserError
 from tlcluster.evaluate import EVALUATION_BATCH, Evaluator
 from tlcluster.events import Events
-from tlcluster.experiments import Experiment
+from tlcluster.experiments import BASE_FEATURES, Experiment
 from tlcluster.feature_key import PLAIN, FeatureKey, view_of
 from tlcluster.features import FeatureStore
 from tlcluster.model import (
-    FEATURES,
     build_models,
     changing_weights,
     layer_records,
@@ -299,7 +298,7 @@ class _Worker:
         return stream_from(
             lambda number: features.load(split, *divmod(number, shards)),
             rows,
-            row_shape=(FEATURES,),
+            row_shape=(BASE_FEATURES,),
             dtype=np.float32,
         )
 

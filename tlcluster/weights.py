@@ -1,6 +1,8 @@
 """VGG16's ImageNet weights: where they are looked for, and that they are the right ones."""
 
+import contextlib
 import hashlib
+import http.client
 import os
 import shutil
 import urllib.request
@@ -13,9 +15,6 @@ from tlcluster.store import ObjectMissing, Store
 
 FILE_NAME = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 SHA256 = "806a9e7269dae217bc73bd92cbe15eca8cd5bbc61dae8d33072bbbce71785067"
-SIZE = 58_909_056
-"""Bytes; about 14.7 million float32 parameters."""
-
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{FILE_NAME}"
 """Where Keras downloads the file from."""
 
@@ -25,7 +24,9 @@ RANDOM = "none"
 VARIABLE = "TLCLUSTER_WEIGHTS"
 
 
-def find_weights(flag: str | None, store: Store | None) -> tuple[WeightsRecord, bytes | None]:
+def find_weights(
+    flag: str | None, store: Store | None, download: bool = True
+) -> tuple[WeightsRecord, bytes | None]:
     """The weights' content, checked, from the first place that has the file.
 
     The places, in order: the flag, the environment variable, `../shared/weights`
@@ -35,6 +36,7 @@ def find_weights(flag: str | None, store: Store | None) -> tuple[WeightsRecord, 
     Args:
         flag: the value of `--weights`: a file, `none`, or None.
         store: where the shards are, or None to leave it out.
+        download: False only says that the file would be downloaded.
 
     Returns:
         The record for the manifest, and the HDF5 file's bytes; None for random weights.
@@ -45,7 +47,7 @@ def find_weights(flag: str | None, store: Store | None) -> tuple[WeightsRecord, 
     """
     if flag == RANDOM:
         return WeightsRecord(kind="random", sha256=None, found="random, as asked for"), None
-    for found, content in _candidates(flag, store):
+    for found, content in _candidates(flag, store, download):
         actual = hashlib.sha256(content).hexdigest()
         if actual != SHA256:
             raise UserError(
@@ -53,6 +55,8 @@ def find_weights(flag: str | None, store: Store | None) -> tuple[WeightsRecord, 
                 f"replace the file by Keras' {FILE_NAME} or name another with --weights"
             )
         return WeightsRecord(kind="imagenet", sha256=actual, found=found), content
+    if not download:
+        return WeightsRecord(kind="imagenet", sha256=SHA256, found=f"to be downloaded, {URL}"), None
     raise UserError(
         f"VGG16's weights were not found and could not be downloaded from {URL}; "
         f"fetch the file elsewhere and name it with --weights FILE or {VARIABLE}, "
@@ -60,7 +64,9 @@ def find_weights(flag: str | None, store: Store | None) -> tuple[WeightsRecord, 
     )
 
 
-def _candidates(flag: str | None, store: Store | None) -> Iterator[tuple[str, bytes]]:
+def _candidates(
+    flag: str | None, store: Store | None, download: bool
+) -> Iterator[tuple[str, bytes]]:
     for origin, named in (("--weights", flag), (VARIABLE, os.environ.get(VARIABLE))):
         if named:
             yield named, _read_named(origin, Path(named).expanduser())
@@ -68,15 +74,15 @@ def _candidates(flag: str | None, store: Store | None) -> Iterator[tuple[str, by
     if beside.is_file():
         yield f"../shared/weights/{FILE_NAME}", beside.read_bytes()
     if store is not None:
-        try:
+        with contextlib.suppress(ObjectMissing):
             yield f"{store.url}/weights/{FILE_NAME}", store.get(f"weights/{FILE_NAME}")
-        except ObjectMissing:
-            pass
     cached = _keras_cache() / FILE_NAME
     if not cached.is_file():
+        if not download:
+            return
         try:
             _download(cached)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return
     yield f"Keras' cache, {FILE_NAME}", cached.read_bytes()
 
@@ -99,8 +105,11 @@ def _download(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with urllib.request.urlopen(URL, timeout=30) as response, partial.open("wb") as file:  # noqa: S310 - a constant https address
+        with urllib.request.urlopen(URL, timeout=30) as response, partial.open("wb") as file:
             shutil.copyfileobj(response, file)
+        # One cut short, or a network's login page, must not stay in the cache for the next run.
+        if hashlib.sha256(partial.read_bytes()).hexdigest() != SHA256:
+            raise OSError(f"{URL}: not the file that Keras publishes")
         partial.rename(target)
     finally:
         partial.unlink(missing_ok=True)
