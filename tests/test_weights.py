@@ -8,6 +8,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -24,7 +25,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
     content = CONTENT
     length: int | None = len(CONTENT)
-    requests: list[str] = []
+    requests: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         self.requests.append(self.path)
@@ -40,15 +41,15 @@ class Site(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Site]]:
     """A web server in the place of Keras', with nothing asked of it yet."""
 
     class Fresh(Site):
-        requests: list[str] = []
+        requests: ClassVar[list[str]] = []
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     monkeypatch.setattr(weights, "URL", f"http://127.0.0.1:{server.server_port}/{FILE_NAME}")
     yield Fresh
@@ -58,7 +59,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Site]]:
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: type[Site]) -> dict[str, Path]:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Every place on disk, all empty; the stand-in's checksum is the right one."""
     monkeypatch.setattr(weights, "SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(
@@ -105,8 +106,8 @@ def test_the_places_are_searched_in_their_order(
         if place == "variable":
             monkeypatch.delenv(VARIABLE)
     assert found == [
-        "--weights",
-        "TLCLUSTER_WEIGHTS",
+        str(places["flag"]),
+        str(places["variable"]),
         f"../shared/weights/{FILE_NAME}",
         f"{store.url}/weights/{FILE_NAME}",
         f"Keras' cache, {FILE_NAME}",
@@ -123,6 +124,18 @@ def test_the_last_place_is_keras_download_which_stays_in_its_cache(
         assert record.found == f"Keras' cache, {FILE_NAME}"
     assert site.requests == [f"/{FILE_NAME}"]
     assert list(places["cache"].parent.iterdir()) == [places["cache"]]
+
+
+def test_a_look_without_a_download_says_that_there_would_be_one(
+    places: dict[str, Path], store: Store, site: type[Site]
+) -> None:
+    record, content = find_weights(None, store, download=False)
+    assert content is None
+    assert record.kind == "imagenet"
+    assert record.found == f"to be downloaded, {weights.URL}"
+    assert site.requests == []
+    fill(places["store"])
+    assert find_weights(None, store, download=False)[1] == CONTENT
 
 
 def test_without_a_store_the_others_are_searched(places: dict[str, Path]) -> None:

@@ -22,6 +22,7 @@ from tlcluster.feature_key import FeatureKey, delete_view
 from tlcluster.progress import Board, Display, Progress, Row
 from tlcluster.ready import Ready
 from tlcluster.records import RESULT, ExperimentResult, RunManifest, Status
+from tlcluster.scratch import scratch_folder
 from tlcluster.store import ObjectMissing, Store
 from tlcluster.train import Task, feature_key
 from tlcluster.worker import Order, run_worker
@@ -95,7 +96,8 @@ class Driver:
         self.board = ray.remote(Board).options(num_cpus=0).remote()
         self.weights = ray.put(self.ready.weights_file)
         heading = f"{self.settings.run_name}, {self.settings.profile} profile"
-        with Display(self.console, heading) as display:
+        scratch = scratch_folder("ray-train", Path(tempfile.gettempdir()))
+        with scratch as self.scratch, Display(self.console, heading) as display:
             while (waiting and not self.stopping) or self.running():
                 while waiting and self.may_start():
                     self.start(waiting.pop(0))
@@ -132,19 +134,27 @@ class Driver:
 
     def attempt(self, experiment: Experiment) -> None:
         """Train with fresh workers until it ends well, cannot, or the retries are spent."""
-        earlier = self.results[experiment.name].attempts
-        for attempt in range(1, self.settings.retries + 2):
-            ray.get(self.board.begin.remote(experiment.name))
-            try:
-                self.trainer(experiment, earlier + attempt).fit()
-                error = None
-            except (TrainingFailedError, ray.exceptions.RayError) as failure:
-                error = reason(failure)
-            fatal = ray.get(self.board.failure.remote(experiment.name))
-            stopped = ray.get(self.board.stopped.remote(experiment.name))
-            if error is None or fatal or stopped:
-                break
-        self.outcomes[experiment.name] = Outcome(fatal or error, earlier + attempt)
+        attempts = self.results[experiment.name].attempts
+        error: str | None = "the driver failed; its error is printed above"
+        try:
+            for _ in range(1 + self.settings.retries):
+                attempts += 1
+                error = self.fit(experiment, attempts)
+                fatal, stopped = ray.get(self.board.verdict.remote(experiment.name))
+                error = fatal or error
+                if error is None or fatal or stopped:
+                    break
+        finally:
+            self.outcomes[experiment.name] = Outcome(error, attempts)
+
+    def fit(self, experiment: Experiment, attempt: int) -> str | None:
+        """One attempt; returns what went wrong."""
+        ray.get(self.board.begin.remote(experiment.name))
+        try:
+            self.trainer(experiment, attempt).fit()
+        except (TrainingFailedError, ray.exceptions.RayError) as failure:
+            return reason(failure)
+        return None
 
     def task(self, experiment: Experiment, attempt: int) -> Task:
         settings = self.settings
@@ -183,7 +193,7 @@ class Driver:
             run_config=RunConfig(
                 name=f"{settings.run_name}-{experiment.name}",
                 # Checkpoints and records go to the output by `train`; Ray itself keeps nothing.
-                storage_path=str(Path(tempfile.gettempdir(), "tlcluster-ray-train")),
+                storage_path=str(self.scratch),
                 # The driver retries: it knows which errors a new try cannot mend.
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
@@ -294,9 +304,9 @@ class Driver:
         """What still runs or waits was interrupted."""
         for experiment in self.experiments:
             if self.status(experiment) in ("running", "queued"):
-                self.record(
-                    experiment, "interrupted", None, self.results[experiment.name].attempts + 1
-                )
+                attempts = self.results[experiment.name].attempts
+                attempts += self.status(experiment) == "running"
+                self.record(experiment, "interrupted", None, attempts)
 
 
 def read_result(run: Store, experiment: str) -> ExperimentResult:

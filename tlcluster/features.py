@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from pydantic import Field
 
 from tlcluster import augment
 from tlcluster.errors import UserError
@@ -46,7 +47,7 @@ POLL_SECONDS = 0.1
 class FeatureObject(Record):
     """The small file beside a shard of features."""
 
-    sha256: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int
 
 
@@ -106,7 +107,10 @@ class FeatureStore:
         """The features, or None if they are not there or damaged; then nothing is left of them."""
         try:
             known = FeatureObject.model_validate_json(self._features.get(f"{place}.json"))
-        except (ObjectMissing, ValueError):
+        except ObjectMissing:
+            return None
+        except ValueError:
+            self._features.delete(f"{place}.json")
             return None
         key = f"{place}-{known.sha256}.npy"
         try:

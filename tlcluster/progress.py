@@ -69,14 +69,12 @@ class Board:
         """A worker met an error that no new attempt can mend."""
         self._failures.setdefault(experiment, why)
 
-    def failure(self, experiment: str) -> str | None:
-        return self._failures.get(experiment)
-
     def stop(self, experiment: str) -> None:
         self._stopped.add(experiment)
 
-    def stopped(self, experiment: str) -> bool:
-        return experiment in self._stopped
+    def verdict(self, experiment: str) -> tuple[str | None, bool]:
+        """Why no new attempt can mend it, if so; and whether it was asked to stop."""
+        return self._failures.get(experiment), experiment in self._stopped
 
     def read(self) -> dict[str, Progress]:
         return dict(self._progress)
