@@ -161,9 +161,9 @@ def test_above_its_size_the_least_recently_used_files_go(tmp_path: Path) -> None
     cache = NodeCache(tmp_path, max_bytes=30)
     contents = [bytes([number]) * 10 for number in range(4)]
     paths = [get(cache, data, Origin(data)) for data in contents[:3]]
-    for path, seconds in zip(paths, (300, 400, 200), strict=True):
+    for path, seconds in zip(paths, (400, 300, 200), strict=True):
         age(path, seconds)
-    get(cache, contents[0], Origin(b""))  # used now, so no longer the oldest but one
+    get(cache, contents[0], Origin(b""))  # used now, so no longer the oldest
     get(cache, contents[3], Origin(contents[3]))
     assert names(tmp_path) == {sha256(contents[number]) for number in (0, 2, 3)}
 

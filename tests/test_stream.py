@@ -184,6 +184,17 @@ def test_a_worker_fetches_what_it_reads_and_each_shard_once_a_visit(
     assert fetches <= 30 + shared - 1
 
 
+def test_a_shard_whose_rows_are_far_apart_is_fetched_once(tmp_path: Path) -> None:
+    _, index, _ = fill(tmp_path, [2, 2])
+    far = 3 * module.ROWS_AHEAD // module.BATCH_WEIGHT
+    shards = [1, *[0] * far, 1]
+    one = np.zeros(1, dtype=np.int64)
+    plan = [RowBatch(np.array([shard]), one, np.array([2 * shard]), one, 1) for shard in shards]
+    store = Watched(tmp_path)
+    assert len(list(stream(store, index, "train", plan))) == far + 2
+    assert len(store.fetched) == 2
+
+
 def test_the_first_batch_does_not_wait_for_shards_of_later_ones(tmp_path: Path) -> None:
     _, index, rows = fill(tmp_path, [1200] * 30)
     plan = order(index)
@@ -224,12 +235,11 @@ def test_a_bounded_number_of_shards_is_open(tmp_path: Path) -> None:
 
 def test_small_shards_take_no_file_descriptors(tmp_path: Path) -> None:
     store, index, rows = fill(tmp_path, [3] * 200)
-    plan = order(index)
+    plan = order(index, global_batch=600)
     batches = stream(store, index, "train", plan)
-    for planned in plan:
-        assert_read([next(batches)], [planned], rows)
-        # A few are being opened at any moment; kept open, it would be all of them.
-        assert len(mapped(tmp_path)) < 100
+    assert_read([next(batches)], plan, rows)
+    # The batch has needed all 200, and the stream has not ended.
+    assert mapped(tmp_path) == set()
 
 
 def test_shards_come_from_s3_through_the_cache_of_the_node(tmp_path: Path, s3_url: str) -> None:
@@ -268,10 +278,11 @@ def damage(folder: Path, key: str) -> None:
     (folder / key).write_bytes(data)
 
 
+@pytest.mark.usefixtures("map_all")
 def test_a_damaged_shard_is_an_error_at_the_batch_that_needs_it(tmp_path: Path) -> None:
     store, index, rows = fill(tmp_path, [1200] * 30)
     plan = order(index)
-    key = (keys_of(index, plan) - keys_of(index, plan[:200])).pop()
+    key = max(keys_of(index, plan) - keys_of(index, plan[:200]))
     good = next(i for i in range(len(plan)) if key in keys_of(index, plan[i : i + 1]))
     damage(tmp_path, key)
     batches = stream(store, index, "train", plan)

@@ -74,7 +74,7 @@ class FeatureStore:
         """One shard of features, verified.
 
         Returns:
-            float32 features (rows, BASE_FEATURES), mapped from a file, and int64 labels (rows,).
+            float32 features (rows, BASE_FEATURES), mapped from a file, and uint8 labels (rows,).
 
         Raises:
             CorruptObject, ObjectMissing: the shard of images is damaged or missing.
@@ -86,12 +86,17 @@ class FeatureStore:
         while True:
             features = self._found(place, info.rows)
             if features is not None:
-                return Shard(features, images["label"])
-            if self._features.put_if_absent(f"{place}.claim", b""):
-                try:
-                    self._write(place, split, view, number, images["image"])
-                finally:
-                    self._features.delete(f"{place}.claim")
+                return Shard(features, np.array(images["label"]))
+            # The lock comes first, so that a claim is as old as its computation.
+            with self._busy:
+                if claimed := self._features.put_if_absent(f"{place}.claim", b""):
+                    try:
+                        # Its last owner may have finished between our look and our claim.
+                        if self._found(place, info.rows) is None:
+                            self._write(place, split, view, number, images["image"])
+                    finally:
+                        self._features.delete(f"{place}.claim")
+            if claimed:
                 continue
             first_seen = first_seen or time.monotonic()
             if time.monotonic() - first_seen > CLAIM_SECONDS:
@@ -127,15 +132,14 @@ class FeatureStore:
     def _write(self, place: str, split: str, view: int, number: int, images: np.ndarray) -> None:
         first = int(self._index.offsets(split)[number])
         samples = np.arange(first, first + len(images), dtype=np.int64)
-        with self._busy:
-            parts = [
-                self._compute(
-                    tf.constant(images[start : start + BATCH]),
-                    tf.constant(samples[start : start + BATCH]),
-                    tf.constant(view, tf.int64),
-                ).numpy()
-                for start in range(0, len(images), BATCH)
-            ]
+        parts = [
+            self._compute(
+                tf.constant(images[start : start + BATCH]),
+                tf.constant(samples[start : start + BATCH]),
+                tf.constant(view, tf.int64),
+            ).numpy()
+            for start in range(0, len(images), BATCH)
+        ]
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(parts), allow_pickle=False)
         content = buffer.getvalue()

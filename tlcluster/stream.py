@@ -37,7 +37,7 @@ IDLE_SHARDS = 8
 far apart, and opening it again means verifying all of it again."""
 
 MAPPED_BYTES = 2**20
-"""Smaller shards are read, not mapped: a window may hold a hundred of them, and each map takes a
+"""Smaller shards are read, not mapped: a batch may need hundreds of them, and each map takes a
 file descriptor, of which a process often has 1024."""
 
 
@@ -148,6 +148,11 @@ def _plan(rows: RowBatch) -> _Plan:
     return _Plan(rows, places, len(shards) + BATCH_WEIGHT)
 
 
+def _copy(shard: Shard, rows: Ints, places: Ints, inputs: npt.NDArray[Any], labels: Ints) -> None:
+    inputs[places] = shard.inputs[rows]
+    labels[places] = shard.labels[rows]
+
+
 class _Shelf:
     """The shards that are fetched or open at the moment."""
 
@@ -180,10 +185,8 @@ class _Shelf:
         inputs = np.empty((n, *self._row_shape), dtype=self._dtype)
         labels = np.empty(n, dtype=np.int64)
         for number, places in plan.places.items():
-            shard = self._shards[number].result()
-            picked = rows.row[places]
-            inputs[places] = shard.inputs[picked]
-            labels[places] = shard.labels[picked]
+            # Passed on, not kept here: an error that is held would hold the last shard's file.
+            _copy(self._shards[number].result(), rows.row[places], places, inputs, labels)
         return Batch(inputs, labels, rows.sample, rows.position, rows.global_rows)
 
     def release(self, plan: _Plan) -> None:

@@ -1,0 +1,111 @@
+"""Real workers for tests: each a process of its own, as on a cluster, without Ray.
+
+    python tests/run_worker.py
+
+reads groups of jobs, a JSON list a line, and starts one process a job: rank r of
+a group of W. When all have ended it prints a JSON list of their answers, in
+which null stands for a process that died. See `main` for what a job is. The
+processes are forked from this one, so that TensorFlow is imported once.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tlcluster.environment import tensorflow_environment
+
+if __name__ == "__main__":
+    os.environ.update(tensorflow_environment())
+
+import tensorflow as tf  # noqa: E402
+
+from tlcluster import features  # noqa: E402
+from tlcluster.collective import joined, joined_lines, total  # noqa: E402
+from tlcluster.errors import UserError  # noqa: E402
+from tlcluster.experiments import Experiment  # noqa: E402
+from tlcluster.progress import Progress  # noqa: E402
+from tlcluster.train import Place, Task, train  # noqa: E402
+
+Json = dict[str, Any]
+
+
+def train_job(job: Json, rank: int, world_size: int) -> Json:
+    """Train as one worker.
+
+    Args:
+        job: `task`, the fields of `tlcluster.train.Task`; `weights`, the path of the ImageNet
+            weights; and what is to happen: `stop_at` and `die_at`, the [epoch, step] from which
+            on the driver asks to stop, or at which the process is killed, or null.
+
+    Returns:
+        `outcome`, what `train` returned; `reported`, the epochs that it reported; and `shown`,
+        its progress as [epoch, step, phase].
+    """
+    # A process that is killed may leave claims; only those of a test are old so soon.
+    features.CLAIM_SECONDS = 5.0
+    experiment = Experiment(**job["task"].pop("experiment"))
+    reported: list[Json] = []
+    shown: list[tuple[int, int, str]] = []
+
+    def progress(now: Progress) -> bool:
+        shown.append((now.epoch, now.step, now.phase))
+        if [now.epoch, now.step] == job["die_at"] and now.phase == "training":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job["stop_at"] is not None and [now.epoch, now.step] >= job["stop_at"]
+
+    place = Place(rank, world_size, lambda epoch: reported.append(epoch.model_dump()), progress)
+    weights = Path(job["weights"]).read_bytes()
+    outcome = train(Task(experiment=experiment, **job["task"]), place, weights)
+    return {"outcome": outcome, "reported": reported, "shown": shown}
+
+
+def collective_job(job: Json) -> Json:
+    """What comes of `rows`, numbers of this worker, and of its `line`."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    rows = tf.reshape(tf.constant(job["rows"], tf.float32), (-1, 2))
+    return {
+        "lines": joined_lines(strategy, job["line"]),
+        "joined": joined(strategy, rows).numpy().tolist(),
+        "total": total(strategy, tf.constant([len(job["rows"]), 1.0], tf.float64)).numpy().tolist(),
+    }
+
+
+def run(job: Json, rank: int, ports: list[int]) -> Json:
+    """Do a job in a cluster whose workers have these ports."""
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
+    )
+    try:
+        return train_job(job, rank, len(ports)) if "task" in job else collective_job(job)
+    except UserError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+def main() -> None:
+    """Groups of jobs, one a line: `{"jobs": [job, …], "ports": [port, …]}`."""
+    for line in sys.stdin:
+        group = json.loads(line)
+        with tempfile.TemporaryDirectory() as folder:
+            answers = [Path(folder) / str(rank) for rank in range(len(group["jobs"]))]
+            children = []
+            for rank, job in enumerate(group["jobs"]):
+                if (child := os.fork()) == 0:
+                    answer = run(job, rank, group["ports"])
+                    answers[rank].with_suffix(".part").write_text(json.dumps(answer))
+                    answers[rank].with_suffix(".part").rename(answers[rank])
+                    # Not os._exit: a worker's threads end as they do on a cluster.
+                    return
+                children.append(child)
+            for child in children:
+                os.waitpid(child, 0)
+            texts = [path.read_text() if path.exists() else "null" for path in answers]
+        print(f"[{', '.join(texts)}]", flush=True)
+
+
+if __name__ == "__main__":
+    main()
