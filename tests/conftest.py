@@ -1,12 +1,16 @@
 """Fixtures that several test files share: a real S3 server, and small data sets of real images."""
 
 import io
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +122,42 @@ def imagenet_weights() -> bytes:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
     assert content is not None
     return content
+
+
+Wave = list[list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def run_wave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Wave], list[Any]]]:
+    """`run_wave(groups)` runs groups of workers at the same time; see `run_worker.py`.
+
+    Every group of answers is as its group of jobs: `[[{…}, {…}], [{…}]]`. A worker that died
+    has None, and its last words are in the file `stderr` of the folder that is told.
+    """
+    folder = tmp_path_factory.mktemp("workers")
+    script = Path(__file__).with_name("run_worker.py")
+    with (folder / "stderr").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, script, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(script.parents[1])},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(wave: Wave) -> list[Any]:
+            process.stdin.write(json.dumps(wave) + "\n")
+            process.stdin.flush()
+            answers = json.loads(process.stdout.readline())
+            for group in answers:
+                for answer in group:
+                    if answer is None:
+                        print(f"a worker died, see {folder / 'stderr'}")
+            return answers
+
+        yield run
+        process.stdin.close()
+        process.wait(60)

@@ -1,18 +1,20 @@
 """Real workers for tests: each a process of its own, as on a cluster, without Ray.
 
-    python tests/run_worker.py
+    python tests/run_worker.py FOLDER
 
-reads groups of jobs, a JSON list a line, and starts one process a job: rank r of
-a group of W. When all have ended it prints a JSON list of their answers, in
-which null stands for a process that died. See `main` for what a job is. The
-processes are forked from this one, so that TensorFlow is imported once.
+reads waves, one a line, and answers each with a line: a wave is a JSON list of
+groups that run at the same time, a group a list of jobs, one for each of its
+workers. The answers come in the same lists; null stands for a process that
+died. See `train_job` and `collective_job` for what a job is. The processes are
+forked from this one, so that TensorFlow is imported once, and leave their
+answers in FOLDER, an empty one.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +88,37 @@ def run(job: Json, rank: int, ports: list[int]) -> Json:
         return {"error": type(error).__name__, "message": str(error)}
 
 
-def main() -> None:
-    """Groups of jobs, one a line: `{"jobs": [job, …], "ports": [port, …]}`."""
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def main(folder: Path) -> None:
     for line in sys.stdin:
-        group = json.loads(line)
-        with tempfile.TemporaryDirectory() as folder:
-            answers = [Path(folder) / str(rank) for rank in range(len(group["jobs"]))]
-            children = []
-            for rank, job in enumerate(group["jobs"]):
+        children = []
+        for group in json.loads(line):
+            ports = free_ports(len(group))
+            for rank, job in enumerate(group):
                 if (child := os.fork()) == 0:
-                    answer = run(job, rank, group["ports"])
-                    answers[rank].with_suffix(".part").write_text(json.dumps(answer))
-                    answers[rank].with_suffix(".part").rename(answers[rank])
+                    answer = json.dumps(run(job, rank, ports))
+                    (folder / f"{os.getpid()}.part").write_text(answer)
+                    (folder / f"{os.getpid()}.part").rename(folder / f"{os.getpid()}")
                     # Not os._exit: a worker's threads end as they do on a cluster.
                     return
-                children.append(child)
-            for child in children:
-                os.waitpid(child, 0)
-            texts = [path.read_text() if path.exists() else "null" for path in answers]
-        print(f"[{', '.join(texts)}]", flush=True)
+                children.append((group, child))
+        answers: dict[int, list[Any]] = {}
+        for group, child in children:
+            os.waitpid(child, 0)
+            answer = folder / f"{child}"
+            answers.setdefault(id(group), []).append(
+                json.loads(answer.read_text()) if answer.exists() else None
+            )
+            answer.unlink(missing_ok=True)
+        print(json.dumps(list(answers.values())), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

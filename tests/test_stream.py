@@ -223,14 +223,17 @@ def test_shards_are_fetched_ahead_of_need_but_not_all_of_them(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("map_all")
-def test_a_bounded_number_of_shards_is_open(tmp_path: Path) -> None:
+def test_a_bounded_number_of_shards_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, index, _ = fill(tmp_path, [1100] * 120)
+    monkeypatch.setattr(module, "IDLE_BYTES", 4 * 1100 * np.prod(SHAPE))
     most = 0
     for batch in stream(store, index, "train", order(index, global_batch=512)):
         assert batch.global_rows
         most = max(most, len(mapped(tmp_path)))
-    # Two shards a reader while it changes from one to the next, and those ahead and idle.
-    assert most <= 2 * READERS + module.SHARDS_AHEAD + READERS + module.IDLE_SHARDS
+    # Two shards a reader while it changes from one to the next, those ahead, and four idle.
+    assert most <= 2 * READERS + module.SHARDS_AHEAD + READERS + 4
 
 
 def test_small_shards_take_no_file_descriptors(tmp_path: Path) -> None:

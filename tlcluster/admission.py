@@ -62,7 +62,7 @@ def admit(
         cpu_share = _share(cpus / wanted, whole=max(1, int(cpus // wanted)))
     else:
         cpu_share = max(LEAST_CPUS, _share(cpus / wanted, whole=max(1, int(cpus // wanted))))
-    capacity = sum(_fits(node, cpu_share, gpu_share) for node in nodes)
+    capacity = workers_that_fit(nodes, cpu_share, gpu_share)
     if capacity < least:
         raise UserError(
             f"--workers {least}: a worker reserves {cpu_share:g} CPUs and {gpu_share:g} GPUs, of "
@@ -87,6 +87,11 @@ def _share(value: float, whole: int) -> float:
     if value >= whole:
         return float(whole)
     return 1 / math.ceil(1 / value - 1e-9) if value > 0 else 0.0
+
+
+def workers_that_fit(nodes: Sequence[NodeRecord], cpus: float, gpus: float) -> int:
+    """How many workers that reserve this much the nodes hold together."""
+    return sum(_fits(node, cpus, gpus) for node in nodes)
 
 
 def _fits(node: NodeRecord, cpus: float, gpus: float) -> int:

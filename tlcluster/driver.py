@@ -16,13 +16,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.tensorflow import TensorflowTrainer
 from rich.console import Console
 
-from tlcluster.admission import longest_first
+from tlcluster.admission import longest_first, workers_that_fit
+from tlcluster.cluster import nodes
 from tlcluster.experiments import Experiment
 from tlcluster.feature_key import FeatureKey, delete_view
 from tlcluster.progress import Board, Display, Progress, Row
 from tlcluster.ready import Ready
 from tlcluster.records import RESULT, ExperimentResult, RunManifest, Status
 from tlcluster.scratch import scratch_folder
+from tlcluster.settings import worker_range
 from tlcluster.store import ObjectMissing, Store
 from tlcluster.train import Task, feature_key
 from tlcluster.worker import Order, run_worker
@@ -186,7 +188,7 @@ class Driver:
                 "order": Order(self.task(experiment, attempt), [self.weights], self.board)
             },
             scaling_config=ScalingConfig(
-                num_workers=admission.workers,
+                num_workers=self.workers(),
                 use_gpu=admission.gpus_per_worker > 0,
                 resources_per_worker=resources,
             ),
@@ -198,6 +200,19 @@ class Driver:
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
         )
+
+    def workers(self) -> int:
+        """Workers of an attempt: as admitted, or fewer where nodes were lost since.
+
+        Never fewer than were asked for at least, and never fewer where the batch grows with them.
+        """
+        admission = self.admission
+        if self.settings.scale_batch:
+            return admission.workers
+        fit = workers_that_fit(nodes(), admission.cpus_per_worker, admission.gpus_per_worker)
+        free = fit - admission.workers * (len(self.running()) - 1)
+        least, _ = worker_range(self.settings.workers)
+        return max(least, min(admission.workers, free))
 
     # All of them
 

@@ -11,6 +11,7 @@ import gzip
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -256,9 +257,10 @@ def _open_archive(source: str, path: Path, scratch: Path, show: bool) -> Source:
     return Source(source, spool, arrange(source, found))
 
 
+# The last three are what the zipfile module lets out of a directory of garbage.
 _DAMAGED = (
     EOFError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile,
-    NotImplementedError,
+    NotImplementedError, UnicodeDecodeError, IndexError, struct.error,
 )  # fmt: skip
 
 

@@ -32,9 +32,10 @@ ROWS_AHEAD = 2**16
 BATCH_WEIGHT = 64
 """What a batch counts towards `ROWS_AHEAD` besides its rows, so that small ones are bounded too."""
 
-IDLE_SHARDS = 8
+IDLE_BYTES = 2**26
 """Shards kept open that no row within sight needs. A window may hold only a few rows of a shard,
-far apart, and opening it again means verifying all of it again."""
+far apart, and opening it again means verifying all of it again. Counted in bytes: of small
+shards, which lie in memory, a window holds many."""
 
 MAPPED_BYTES = 2**20
 """Smaller shards are read, not mapped: a batch may need hundreds of them, and each map takes a
@@ -166,8 +167,9 @@ class _Shelf:
         self._shards: dict[int, Future[Shard]] = {}
         self._uses: Counter[int] = Counter()
         """Shard → requested batches that are not released."""
-        self._idle: dict[int, None] = {}
-        """Shards without uses, the longest idle first."""
+        self._idle: dict[int, int] = {}
+        """Shard without uses → its bytes, the longest idle first."""
+        self._idle_bytes = 0
 
     def request(self, plan: _Plan) -> None:
         """Have the shards of a batch fetched, if they are not, until it is released."""
@@ -175,7 +177,7 @@ class _Shelf:
             if shard not in self._shards:
                 self._shards[shard] = self._pool.submit(self._load, shard)
                 self.ahead.add(shard)
-            self._idle.pop(shard, None)
+            self._idle_bytes -= self._idle.pop(shard, 0)
             self._uses[shard] += 1
 
     def read(self, plan: _Plan) -> Batch:
@@ -195,10 +197,12 @@ class _Shelf:
             self._uses[shard] -= 1
             if not self._uses[shard]:
                 del self._uses[shard]
-                self._idle[shard] = None
-        while len(self._idle) > IDLE_SHARDS:
+                self._idle[shard] = self._shards[shard].result().inputs.nbytes
+                self._idle_bytes += self._idle[shard]
+        while self._idle_bytes > IDLE_BYTES:
             oldest = next(iter(self._idle))
-            del self._idle[oldest], self._shards[oldest]
+            self._idle_bytes -= self._idle.pop(oldest)
+            del self._shards[oldest]
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
