@@ -13,10 +13,35 @@ from tlcluster.environment import worker_environment
 from tlcluster.errors import UserError
 from tlcluster.records import NodeRecord
 
+CONNECT_SECONDS = 10.0
+"""Ray itself would try for minutes, without a word."""
+
 
 def given_address(flag: str | None) -> str | None:
-    """The address of the cluster to run in, or None to start one."""
-    return flag or os.environ.get("RAY_ADDRESS") or None
+    """The address of the cluster to run in, or None to start one.
+
+    Raises:
+        UserError: it is no address, or nobody answers there.
+    """
+    name, address = ("--address", flag) if flag else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
+    if not address or address == "local":
+        return None
+    if address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if "/" in address or not host or not port.isdecimal():
+        raise UserError(
+            f"{name} {address}: give HOST:PORT of the head node, usually port 6379, `auto` on a "
+            "node of the cluster, or `local`; from outside: ray job submit --address http://…"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"{name} {address}: no Ray cluster answers ({str(error).lower()}); check the address, "
+            "or leave it out to start Ray on this machine"
+        ) from None
+    return address
 
 
 @contextlib.contextmanager
