@@ -131,12 +131,12 @@ Wave = list[list[dict[str, Any]]]
 def run_wave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Wave], list[Any]]]:
     """`run_wave(groups)` runs groups of workers at the same time; see `run_worker.py`.
 
-    Every group of answers is as its group of jobs: `[[{…}, {…}], [{…}]]`. A worker that died
-    has None, and its last words are in the file `stderr` of the folder that is told.
+    A group of answers is as its group of jobs: `[[{…}, {…}], [{…}]]`. A worker that died has
+    None, and its last words are in the file that is told.
     """
     folder = tmp_path_factory.mktemp("workers")
-    script = Path(__file__).with_name("run_worker.py")
-    with (folder / "stderr").open("w") as errors:
+    script, stderr = Path(__file__).with_name("run_worker.py"), folder / "stderr"
+    with stderr.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, script, folder],
             stdin=subprocess.PIPE,
@@ -145,19 +145,20 @@ def run_wave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Wav
             text=True,
             env={**os.environ, "PYTHONPATH": str(script.parents[1])},
         )
-        assert process.stdin is not None
-        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
 
         def run(wave: Wave) -> list[Any]:
-            process.stdin.write(json.dumps(wave) + "\n")
-            process.stdin.flush()
-            answers = json.loads(process.stdout.readline())
-            for group in answers:
-                for answer in group:
-                    if answer is None:
-                        print(f"a worker died, see {folder / 'stderr'}")
+            stdin.write(json.dumps(wave) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+            assert line, stderr.read_text()[-3000:]
+            answers = json.loads(line)
+            if any(answer is None for group in answers for answer in group):
+                print(f"a worker died, see {stderr}")
             return answers
 
         yield run
-        process.stdin.close()
+        stdin.close()
         process.wait(60)

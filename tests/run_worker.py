@@ -23,14 +23,14 @@ from tlcluster.environment import tensorflow_environment
 if __name__ == "__main__":
     os.environ.update(tensorflow_environment())
 
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
-from tlcluster import features  # noqa: E402
-from tlcluster.collective import joined, joined_lines, total  # noqa: E402
-from tlcluster.errors import UserError  # noqa: E402
-from tlcluster.experiments import Experiment  # noqa: E402
-from tlcluster.progress import Progress  # noqa: E402
-from tlcluster.train import Place, Task, train  # noqa: E402
+from tlcluster import features
+from tlcluster.collective import joined, joined_lines, total
+from tlcluster.errors import UserError
+from tlcluster.experiments import Experiment
+from tlcluster.progress import Progress
+from tlcluster.train import Place, Task, train
 
 Json = dict[str, Any]
 
@@ -111,12 +111,13 @@ def main(folder: Path) -> None:
                 children.append((group, child))
         answers: dict[int, list[Any]] = {}
         for group, child in children:
-            os.waitpid(child, 0)
-            answer = folder / f"{child}"
+            _, _, usage = os.wait4(child, 0)
+            print('CPU', usage.ru_utime+usage.ru_stime, usage.ru_maxrss//1024, group[0].get('task',{}).get('run'), file=sys.stderr, flush=True)
+            path = folder / f"{child}"
             answers.setdefault(id(group), []).append(
-                json.loads(answer.read_text()) if answer.exists() else None
+                json.loads(path.read_text()) if path.exists() else None
             )
-            answer.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         print(json.dumps(list(answers.values())), flush=True)
 
 

@@ -275,6 +275,15 @@ def children(pid: int) -> set[int]:
     return found.union(*(children(child) for child in found)) if found else found
 
 
+def workers(pid: int) -> set[int]:
+    """Those that decode, without the one that multiprocessing keeps for itself."""
+    return {
+        child
+        for child in children(pid)
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -295,11 +304,11 @@ def test_kill_9_in_the_middle_leaves_no_process_and_the_next_ingest_completes_it
         "writing": lambda: len(store.list("train/")) > 10,
     }[moment]
     until(reached)
-    workers = children(job.pid)
+    started = children(job.pid)
     job.kill()
     job.wait()
     assert not any(item.key == INDEX_KEY for item in store.list())
-    until(lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers))
+    until(lambda: not any(Path(f"/proc/{process}/exe").exists() for process in started))
 
     left = {item.key: (Path(store.url) / item.key).stat().st_ino for item in store.list()}
     outcome = ingest(sample(), store, rows_per_shard=2, processes=1, cache=cache)
@@ -309,7 +318,8 @@ def test_kill_9_in_the_middle_leaves_no_process_and_the_next_ingest_completes_it
     assert not list(cache.glob("ingest-*"))
 
 
-def test_ctrl_c_ends_it_without_a_traceback(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["starting", "decoding"])
+def test_ctrl_c_ends_it_without_a_traceback(moment: str, store: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     job = subprocess.Popen(
         [sys.executable, "jobs/ingest.py", "--source", sample(), "--store", store.url,
@@ -317,7 +327,12 @@ def test_ctrl_c_ends_it_without_a_traceback(store: Store, tmp_path: Path) -> Non
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(lambda: any(cache.glob("ingest-*/*/*.npy")))
+    until(
+        {
+            "starting": lambda: bool(workers(job.pid)),
+            "decoding": lambda: any(cache.glob("ingest-*/*/*.npy")),
+        }[moment]
+    )
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     out, err = job.communicate()
     assert (job.returncode, out, err) == (130, "", "")

@@ -3,8 +3,9 @@
 Pure arithmetic on the cluster's resources; the driver acts on it.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tlcluster.errors import UserError
@@ -13,6 +14,10 @@ from tlcluster.records import NodeRecord
 
 LEAST_CPUS = 0.5
 """A worker that only gets every third turn of a core is better off in the queue."""
+
+
+MOST_PARTS = 100
+"""Workers that share one GPU, or one core beside it, at most."""
 
 
 class Admission(NamedTuple):
@@ -50,19 +55,21 @@ def admit(
     least, most = worker_range
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     on_gpus = gpus > 0 if gpus_per_worker is None else gpus_per_worker > 0
-    scarce = gpus if on_gpus else cpus
-    workers = min(most, max(least, int(scarce // experiments)))
+
+    holds = functools.partial(workers_that_fit, nodes)
+    # More workers than the least only where each has a GPU, or else a core, of its own.
+    gpu_share = (gpus_per_worker or 1.0) if on_gpus else 0.0
+    cpu_share = cpus_per_worker or (LEAST_CPUS if on_gpus else 1.0)
+    workers = min(most, max(least, holds(cpu_share, gpu_share) // experiments))
     wanted = workers * experiments
-    gpu_share = 0.0
-    if on_gpus:
-        gpu_share = gpus_per_worker or _share(gpus / wanted, whole=1)
+    parts = min(wanted, MOST_PARTS)
+    cpu_shares = _shares(int(cpus // wanted), parts if on_gpus else round(1 / LEAST_CPUS))
     if cpus_per_worker is not None:
-        cpu_share = cpus_per_worker
-    elif on_gpus:
-        cpu_share = _share(cpus / wanted, whole=max(1, int(cpus // wanted)))
-    else:
-        cpu_share = max(LEAST_CPUS, _share(cpus / wanted, whole=max(1, int(cpus // wanted))))
-    capacity = workers_that_fit(nodes, cpu_share, gpu_share)
+        cpu_shares = [cpus_per_worker]
+    if on_gpus and gpus_per_worker is None:
+        gpu_share = _largest(_shares(1, parts), lambda gpu: holds(cpu_shares[-1], gpu), wanted)
+    cpu_share = _largest(cpu_shares, lambda cpu: holds(cpu, gpu_share), wanted)
+    capacity = holds(cpu_share, gpu_share)
     if capacity < least:
         raise UserError(
             f"--workers {least}: a worker reserves {cpu_share:g} CPUs and {gpu_share:g} GPUs, of "
@@ -82,11 +89,17 @@ def admit(
     )
 
 
-def _share(value: float, whole: int) -> float:
-    """`whole` where there is that much, else the largest 1/k that does not exceed the value."""
-    if value >= whole:
-        return float(whole)
-    return 1 / math.ceil(1 / value - 1e-9) if value > 0 else 0.0
+def _shares(whole: int, parts: int) -> list[float]:
+    """What a worker may get of something, the largest first: `whole` … 2, 1, 1/2 … 1/`parts`."""
+    # Ray counts in ten-thousandths; rounded up, seven sevenths would not fit into one.
+    fractions = (math.floor(10_000 / part) / 10_000 for part in range(2, parts + 1))
+    return [*map(float, range(max(whole, 1), 0, -1)), *fractions]
+
+
+def _largest(shares: Sequence[float], holds: Callable[[float], int], wanted: int) -> float:
+    """The largest share of which there are as many as wanted, or as many as there can be."""
+    enough = min(wanted, holds(shares[-1]))
+    return next(share for share in shares if holds(share) >= enough)
 
 
 def workers_that_fit(nodes: Sequence[NodeRecord], cpus: float, gpus: float) -> int:

@@ -5,7 +5,7 @@ import difflib
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -46,17 +46,26 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
     try:
         return model(**given)
     except ValidationError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(_one_line(model, error)) from None
+
+
+def _extra(field: FieldInfo) -> Mapping[str, object]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def _shown(name: str, field: FieldInfo) -> str:
+    """What a field is called on the command line: `--run-name`, `EXPERIMENT`."""
+    return name.upper() if _extra(field).get("argument") else "--" + name.replace("_", "-")
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    extra = _extra(field)
     text = (field.description or "").replace("%", "%%")
+    flag = _shown(name, field)
     if extra.get("argument"):
-        parser.add_argument(name, metavar=name.upper(), help=text)
+        parser.add_argument(name, metavar=flag, help=text)
         return
-    flag = "--" + name.replace("_", "-")
-    if field.default not in (None, PydanticUndefined, (), False):
+    if field.annotation is not bool and field.default not in (None, PydanticUndefined, ()):
         text += f" [{field.default}]"
     if field.annotation is bool:
         if field.default is True:
@@ -85,19 +94,20 @@ def _kind(annotation: object) -> str:
     return {int: "N", float: "X"}.get(options[0], "TEXT")
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    flag = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return message
+    name = str(first["loc"][0])
+    flag = _shown(name, model.model_fields[name])
     return f"{flag} {first['input']}: {message[0].lower()}{message[1:]}"
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """How an error message names the allowed words: the nearest first, then all."""
     words = list(allowed)
-    close = difflib.get_close_matches(word, words, n=2, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}allowed: {', '.join(words)}"
 

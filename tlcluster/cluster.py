@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,10 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
     if address is None:
         # Four trainers are some twenty small processes; Ray expects one a core and warns.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
+    else:
+        # How often Ray asks what listens there, about half a minute each time.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
@@ -76,6 +81,9 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
             f"--address {address}: no Ray cluster answers ({reason}); check the address and that "
             "RAY_AUTH_MODE and its token are the cluster's, or leave it out to start Ray here"
         ) from None
+    # Ray's handler would end the process with a status that says nothing. All that Ray started
+    # here ends with this process, however it ends.
+    signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield nodes()
     finally:

@@ -20,7 +20,7 @@ from tlcluster.admission import longest_first, workers_that_fit
 from tlcluster.cluster import nodes
 from tlcluster.experiments import Experiment
 from tlcluster.feature_key import FeatureKey, delete_view
-from tlcluster.progress import Board, Display, Progress, Row
+from tlcluster.progress import Board, Display, Progress, Row, epochs_finished
 from tlcluster.ready import Ready
 from tlcluster.records import RESULT, ExperimentResult, RunManifest, Status
 from tlcluster.scratch import scratch_folder
@@ -92,7 +92,7 @@ class Driver:
             self.rows[experiment.name] = Row(
                 experiment.title,
                 "finished" if done else "queued",
-                note="finished before" if done else "",
+                note="earlier" if done else "",
             )
         waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
         self.board = ray.remote(Board).options(num_cpus=0).remote()
@@ -141,10 +141,12 @@ class Driver:
         try:
             for _ in range(1 + self.settings.retries):
                 attempts += 1
+                # What a driver that is killed leaves: the next one counts on from here.
+                self.write(experiment, "running", None, attempts)
                 error = self.fit(experiment, attempts)
                 fatal, stopped = ray.get(self.board.verdict.remote(experiment.name))
                 error = fatal or error
-                if error is None or fatal or stopped:
+                if error is None or fatal or stopped or self.left_finished(experiment):
                     break
         finally:
             self.outcomes[experiment.name] = Outcome(error, attempts)
@@ -225,6 +227,8 @@ class Driver:
             latest = progress.get(name)
             if latest is not None and latest != self.rows[name].progress:
                 self.signs_of_life[name] = now
+                if self.rows[name].progress is None:
+                    self.set_row(experiment, resumed=epochs_finished(latest))
                 self.set_row(experiment, progress=latest)
             began = self.rows[name].began or now
             if name in self.outcomes:
@@ -241,10 +245,7 @@ class Driver:
 
     def settle(self, experiment: Experiment, outcome: Outcome) -> None:
         """An experiment's attempts are over: finished, interrupted or failed."""
-        written = read_result(self.run_store, experiment.name)
-        if outcome.error is None and written.status == "finished":
-            self.set_row(experiment, status="finished")
-        elif self.stopping:
+        if self.stopping:
             self.record(experiment, "interrupted", None, outcome.attempts)
         else:
             error = outcome.error or "its workers ended without a result"
@@ -281,12 +282,34 @@ class Driver:
     def record(
         self, experiment: Experiment, status: Status, error: str | None, attempts: int
     ) -> None:
-        """Write the result of an experiment that did not finish."""
-        result = ExperimentResult(status=status, error=error, attempts=attempts)
+        """Write the result of an experiment that ended, unless its workers have finished it.
+
+        They write that last of all; what befalls them afterwards changes nothing.
+        """
+        ended = time.monotonic()
+        if self.left_finished(experiment):
+            self.set_row(experiment, status="finished", ended=ended)
+            return
+        self.write(experiment, status, error, attempts)
+        self.set_row(experiment, status=status, note=error or "", ended=ended)
+
+    def left_finished(self, experiment: Experiment) -> bool:
+        return read_result(self.run_store, experiment.name).status == "finished"
+
+    def write(
+        self, experiment: Experiment, status: Status, error: str | None, attempts: int
+    ) -> None:
+        began = self.rows[experiment.name].began
+        seconds = 0.0 if began is None else time.monotonic() - began
+        result = ExperimentResult(
+            status=status,
+            error=error,
+            attempts=attempts,
+            wall_seconds=self.results[experiment.name].wall_seconds + seconds,
+        )
         self.run_store.put(
             f"{experiment.name}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n"
         )
-        self.set_row(experiment, status=status, note=error or "")
 
     # The end before the end
 

@@ -32,7 +32,7 @@ class Experiment(BaseModel):
     """The most epochs; early stopping may end the training before."""
     patience: int = Field(10, gt=0)
     """Epochs without a better validation accuracy before training stops."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     global_batch: int = Field(128, gt=0)
 
 

@@ -248,7 +248,14 @@ def _map(build: Callable[[_Task], _Built], tasks: list[_Task], processes: int) -
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker)
     try:
-        yield from pool.map(build, tasks)
+        # Ctrl-C is for this process, which ends the workers. They inherit the mask: there is no
+        # moment, not even while they start, in which they would die of it with a traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            results = pool.map(build, tasks)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield from results
     except BrokenProcessPool:
         raise UserError(
             "a process that decoded images was killed, most likely because memory ran out; "
@@ -259,8 +266,7 @@ def _map(build: Callable[[_Task], _Built], tasks: list[_Task], processes: int) -
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent even if it is killed."""
     # Of palettes with transparency, an image at a time.
     warnings.filterwarnings("ignore", module="PIL")
     parent = multiprocessing.parent_process()

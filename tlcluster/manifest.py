@@ -34,11 +34,13 @@ def deciding_settings(
 
     The number of workers is not among them unless the batch grows with it.
     """
-    decided: dict[str, Setting] = {"profile": settings.profile, "seed": settings.seed}
-    if settings.views is not None:
-        decided["views"] = settings.views
+    decided: dict[str, Setting] = {
+        "profile": settings.profile,
+        "seed": settings.seed,
+        "views": settings.views,
+        "scale_batch": settings.scale_batch,
+    }
     if settings.scale_batch:
-        decided["scale_batch"] = True
         decided["workers"] = workers
     for experiment in experiments:
         for field, value in experiment.model_dump().items():
@@ -111,13 +113,14 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
     Raises:
         UserError: something that decides the results differs; it names what.
     """
+    in_one_only = set(old.experiments) ^ set(new.experiments)
     facts = {
         "dataset": (old.dataset.index_sha256, new.dataset.index_sha256),
         "weights": (old.weights.sha256 or "random", new.weights.sha256 or "random"),
         **{
-            name: (old.settings[name], new.settings.get(name))
-            for name in old.settings
-            if name.partition(".")[0] not in set(old.experiments) - set(new.experiments)
+            name: (old.settings.get(name), new.settings.get(name))
+            for name in {**old.settings, **new.settings}
+            if name.partition(".")[0] not in in_one_only
         },
     }
     differences = [f"{name} was {a}, is {b}" for name, (a, b) in facts.items() if a != b]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from tlcluster.records import Status
@@ -15,7 +16,7 @@ class Progress(NamedTuple):
     """How far the workers of an experiment are."""
 
     epoch: int
-    """The epoch in progress; counts from 1."""
+    """The epoch in progress, counted from 1; the last one while testing."""
     epochs: int
     step: int
     steps: int
@@ -34,9 +35,13 @@ class Row(NamedTuple):
     status: Status
     progress: Progress | None = None
     note: str = ""
-    """For example why it failed, or that it was finished before."""
+    """For example why it failed, or that it was finished earlier."""
     began: float | None = None
     """Time, in seconds of `time.monotonic`, when its workers were asked for."""
+    ended: float | None = None
+    """The same, when they were done."""
+    resumed: int = 0
+    """Epochs that were finished before."""
 
 
 class Board:
@@ -108,8 +113,7 @@ class Display:
             self._live.update(table(self._heading, rows, time.monotonic()))
             return
         for name, row in rows.items():
-            finished = row.progress.epoch if row.progress and row.progress.accuracy else None
-            said = (row.status, finished, row.note)
+            said = (row.status, epochs_finished(row.progress), row.note)
             if self._said.get(name) != said:
                 self._said[name] = said
                 self._console.print(line(name, row), highlight=False, soft_wrap=True, markup=False)
@@ -141,25 +145,25 @@ def _state(row: Row) -> str:
     if row.status == "running" and not row.progress:
         words = "starting"
     text = f"[{_STYLES[row.status]}]{words}[/]"
-    return f"{text} [dim]{row.note}[/]" if row.note else text
+    return f"{text} [dim]{escape(row.note)}[/]" if row.note else text
 
 
 def _numbers(row: Row, now: float) -> tuple[str, ...]:
     progress = row.progress
-    elapsed = duration(now - row.began) if row.began is not None else ""
+    elapsed = duration((row.ended or now) - row.began) if row.began is not None else ""
     if progress is None:
         return "", "", "", "", elapsed, ""
-    part = (
-        f" {100 * progress.step // max(progress.steps, 1):3d} %" if row.status == "running" else ""
-    )
-    left = seconds_left(progress, now - row.began) if row.began is not None else None
+    part, left = "", None
+    if row.status == "running" and progress.phase != "testing":
+        part = f" {100 * progress.step // max(progress.steps, 1):3d} %"
+        left = seconds_left(progress, now - (row.began or now), row.resumed)
     return (
         f"{progress.epoch}/{progress.epochs}{part}",
         percent(progress.accuracy),
         percent(progress.best_accuracy),
         f"{progress.images_per_second:,.0f}",
         elapsed,
-        f"≤ {duration(left)}" if left is not None and row.status == "running" else "",
+        f"≤ {duration(left)}" if left is not None else "",
     )
 
 
@@ -167,9 +171,8 @@ def line(name: str, row: Row) -> str:
     """One line where there is no terminal."""
     progress = row.progress
     parts = [f"{name:12s} {row.status}"]
-    if progress and row.status == "running":
-        parts.append(f"epoch {progress.epoch}/{progress.epochs}")
     if progress and progress.accuracy is not None:
+        parts.append(f"epoch {epochs_finished(progress)}/{progress.epochs}")
         parts.append(f"val. accuracy {percent(progress.accuracy)}")
         parts.append(f"best {percent(progress.best_accuracy)}")
         parts.append(f"{progress.images_per_second:,.0f} images/s")
@@ -178,16 +181,32 @@ def line(name: str, row: Row) -> str:
     return "  ".join(parts)
 
 
+def epochs_finished(progress: Progress | None) -> int:
+    """Epochs that have been validated, those before an interruption included."""
+    if progress is None:
+        return 0
+    return progress.epoch if progress.phase == "testing" else progress.epoch - 1
+
+
 def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
 
 
-def seconds_left(progress: Progress, elapsed: float) -> float | None:
-    """At the present pace, until the last epoch; early stopping may end it sooner."""
-    done = (progress.epoch - 1) + progress.step / max(progress.steps, 1)
-    if done < 0.05:
+def seconds_left(progress: Progress, elapsed: float, resumed: int) -> float | None:
+    """At the present pace, until the last epoch; early stopping may end it sooner.
+
+    Args:
+        progress: how far the workers are.
+        elapsed: seconds that they took for it.
+        resumed: epochs that were finished before.
+
+    Returns:
+        Seconds; None while it is too early to say.
+    """
+    done = progress.epoch - 1 + progress.step / max(progress.steps, 1)
+    if done - resumed < 0.05:
         return None
-    return elapsed / done * (progress.epochs - done)
+    return elapsed / (done - resumed) * (progress.epochs - done)
 
 
 def duration(seconds: float) -> str:

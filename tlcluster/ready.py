@@ -1,11 +1,12 @@
 """All that a run needs, checked before anything is written: settings, data, weights, cluster."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tlcluster.admission import Admission, admit
-from tlcluster.cinic10 import CLASSES
+from tlcluster.cinic10 import CLASSES, IMAGE_SHAPE, SPLITS
 from tlcluster.cluster import given_address, local_nodes, ray_cluster
 from tlcluster.embedded import embedded_store, fill_with_sample
 from tlcluster.errors import UserError
@@ -41,7 +42,7 @@ class Ready:
 def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     """Check everything that is given; start the embedded store and Ray where they are asked for.
 
-    A dry run starts no cluster and downloads no weights.
+    A dry run starts neither, and downloads no weights.
     """
     settings = settings.named()
     experiments = chosen_experiments(settings)
@@ -80,7 +81,10 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
 
 @contextlib.contextmanager
 def opened_store(settings: RunSettings) -> Iterator[Store]:
-    """The store of the run. The embedded one is started, filled, and stopped at the end."""
+    """The store of the run. The embedded one is started, filled, and stopped at the end.
+
+    A dry run looks at the same sample in a directory.
+    """
     if settings.store != EMBEDDED:
         yield open_store(settings.store)
         return
@@ -89,6 +93,12 @@ def opened_store(settings: RunSettings) -> Iterator[Store]:
             f"--output {settings.output}: with the embedded store the output is a directory, since "
             "both would ask one endpoint; name a directory, or a store in S3 as well"
         )
+    if settings.dry_run:
+        with tempfile.TemporaryDirectory(prefix="tlcluster-sample-") as folder:
+            store = open_store(folder)
+            fill_with_sample(store)
+            yield store
+        return
     with embedded_store() as embedded:
         store = open_store(embedded.url)
         fill_with_sample(store)
@@ -96,12 +106,19 @@ def opened_store(settings: RunSettings) -> Iterator[Store]:
 
 
 def checked_index(store: Store) -> tuple[Index, str]:
-    """The index of a store that holds all of it, with CINIC-10's classes, and its sha256."""
+    """The index of a store that holds all of it, in the shape of CINIC-10, and its sha256."""
     index, sha256 = read_index(store)
     if index.classes != CLASSES:
         raise UserError(
             f"{store.url}: its classes are {', '.join(index.classes)}; the experiments are "
             f"about {', '.join(CLASSES)}: ingest CINIC-10 into another store"
         )
+    if index.image_shape != IMAGE_SHAPE:
+        raise UserError(
+            f"{store.url}: its images have the shape {index.image_shape}; the experiments are "
+            f"about images of {IMAGE_SHAPE}: ingest CINIC-10 into another store"
+        )
+    for split in SPLITS:
+        index.shards(split)
     check_complete(store, index)
     return index, sha256

@@ -140,12 +140,15 @@ class WeightsRecord(Record):
     """Where the file was found, in words."""
 
 
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+"""`finished` if every experiment finished, `failed` if one or more did not."""
+
+
 class RunManifest(Record):
     """One run: who, when, where, from what."""
 
     name: str
-    status: Literal["running", "finished", "failed", "interrupted"]
-    """`finished` if every experiment finished, `failed` if one or more did not."""
+    status: RunStatus
     profile: str
     seed: int
     experiments: tuple[str, ...]

@@ -57,7 +57,7 @@ class CommonSettings(BaseModel):
     cpus_per_worker: float | None = Field(
         None,
         description="CPUs of a worker [as many as let all experiments run at once, at least 0.5]",
-        gt=0,
+        ge=0.01,
     )
     epochs: int | None = Field(
         None, description="most epochs of every experiment [as the profile says]", gt=0
@@ -113,7 +113,9 @@ class CommonSettings(BaseModel):
         description="a node's folder for downloaded shards [$XDG_CACHE_HOME/tlcluster]",
         json_schema_extra={"metavar": "DIR"},
     )
-    cache_gib: float = Field(20, description="most space that folder takes, in GiB", gt=0)
+    cache_gib: float = Field(
+        20, description="most space that folder takes, in GiB", gt=0, allow_inf_nan=False
+    )
     address: str | None = Field(
         None,
         description="Ray cluster to run in [$RAY_ADDRESS, else one started on this machine]",
@@ -134,7 +136,7 @@ class CommonSettings(BaseModel):
         if least < 1:
             raise ValueError("an experiment needs at least 1 worker")
         if least > most:
-            raise ValueError(f"MIN {least} is more than MAX {most}; give MIN:MAX with MIN ≤ MAX")
+            raise ValueError(f"the least, {least}, is more than the most, {most}; give MIN:MAX")
         return value
 
     @field_validator("run_name")
@@ -210,13 +212,15 @@ def chosen_experiments(settings: RunSettings) -> tuple[Experiment, ...]:
     Raises:
         UserError: a `--set` names no experiment or field, or its value is not allowed.
     """
-    names = [name for name in EXPERIMENTS if name in settings.experiments.split(",")]
+    names = settings.experiments.split(",")
     changes = [
         *PROFILES[settings.profile].items(),
         *(_parse_set(text) for text in settings.set),
         *([(EVERY, {"epochs": settings.epochs})] if settings.epochs else []),
     ]
-    return tuple(_apply(EXPERIMENTS[name], changes) for name in names)
+    # To all of them, so that a wrong `--set` is told whichever experiments are chosen.
+    changed = [_apply(experiment, changes) for experiment in EXPERIMENTS.values()]
+    return tuple(experiment for experiment in changed if experiment.name in names)
 
 
 def _parse_set(text: str) -> tuple[str, dict[str, str]]:
@@ -241,7 +245,7 @@ def _apply(experiment: Experiment, changes: list[tuple[str, Mapping[str, Any]]])
             values = Experiment(**{**values, **fields}).model_dump()
         except ValidationError as error:
             first = error.errors()[0]
-            change = f"{experiment.name}.{first['loc'][0]}={first['input']}"
+            change = f"{name}.{first['loc'][0]}={first['input']}"
             raise UserError(f"--set {change}: {first['msg'].lower()}") from None
     return Experiment(**values)
 

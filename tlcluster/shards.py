@@ -1,6 +1,6 @@
 """The shard and index format: what lies in a store.
 
-A store holds `<split>/<number>.npy` shards and one `index.json`, which is
+A store holds `<split>/<number>-<hash>.npy` shards and one `index.json`, which is
 written last: a store with an index is complete. A shard is an uncompressed
 NumPy file with one record a row, read without pickle and without decoding:
 

@@ -172,20 +172,22 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
 
 
 def _open_directory(path: Path, create: bool) -> "DirectoryStore":
-    path = path.expanduser().absolute()
-    if path.is_dir():
-        pass
-    elif path.exists():
-        raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
-    elif create:
-        with _explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-    else:
-        raise UserError(
-            f"{path}: no such directory; check the path, or fill a store there: "
-            f"python jobs/ingest.py --source … --store {path}"
-        )
+    try:
+        path = path.expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no such account; give the path in full") from None
     with _explained(path):
+        if path.is_dir():
+            pass
+        elif path.exists():
+            raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
+        elif create:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            raise UserError(
+                f"{path}: no such directory; check the path, or fill a store there: "
+                f"python jobs/ingest.py --source … --store {path}"
+            )
         if create:
             tempfile.TemporaryFile(dir=path).close()
         else:

@@ -10,7 +10,7 @@ import filelock
 from rich.console import Console
 
 from tlcluster import cli, report
-from tlcluster.driver import Driver
+from tlcluster.driver import Driver, read_result
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.manifest import (
@@ -21,12 +21,15 @@ from tlcluster.manifest import (
     utc_now,
     write_manifest,
 )
-from tlcluster.plan import show_plan
-from tlcluster.progress import Row
+from tlcluster.plan import say, show_plan
 from tlcluster.ready import Ready, made_ready
-from tlcluster.records import RunManifest
+from tlcluster.records import RunManifest, RunStatus
 from tlcluster.settings import RunSettings
 from tlcluster.store import Store, open_store
+
+MANIFEST_LOCK = ".manifest.lock"
+"""Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
+several drivers may work on one run."""
 
 
 def run_suite(settings: RunSettings, command: str) -> int:
@@ -48,20 +51,48 @@ def run_suite(settings: RunSettings, command: str) -> int:
         if settings.dry_run:
             show_plan(console, made_ready(settings, stack))
             return cli.OK
-        output = open_store(settings.output, create=True)
+        output = stack.enter_context(opened_output(settings.output))
         ready = made_ready(settings, stack)
         run_url = f"{output.url.rstrip('/')}/{ready.settings.run_name}"
-        stack.enter_context(claimed(run_url, ready.experiments))
-        run = open_store(run_url, create=True)
-        manifest = begun_manifest(ready, run, command)
+        run = stack.enter_context(opened_output(run_url))
+        with held(run, MANIFEST_LOCK, wait=True):
+            manifest = begun_manifest(ready, run, command)
+            stack.enter_context(claimed(run, ready.experiments))
+            write_manifest(run, manifest)
         driver = Driver(ready, manifest, output, run, console)
         with driver.signals():
             driver.run()
-            return conclude(run, manifest, driver.rows, driver.stopping, began, console)
+            statuses = {row.status for row in driver.rows.values()}
+            with held(run, MANIFEST_LOCK, wait=True):
+                key = conclude(run, manifest, time.monotonic() - began)
+            say(console, f"{run.url}/{key}")
+        if "interrupted" in statuses:
+            return cli.INTERRUPTED if driver.stopping == signal.SIGINT else cli.TERMINATED
+        return cli.FAILED if "failed" in statuses else cli.OK
+
+
+@contextlib.contextmanager
+def opened_output(url: str) -> Iterator[Store]:
+    """The store at an address, made where there is none; folders that stay empty go again.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    missing: list[Path] = []
+    with contextlib.suppress(OSError, RuntimeError):
+        path = Path(url).expanduser().absolute()
+        if "://" not in url:
+            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield open_store(url, create=True)
+    finally:
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
-    """Write the manifest of a run that begins, or goes on.
+    """The manifest of a run that begins, or goes on.
 
     Raises:
         UserError: the run exists with other settings.
@@ -78,59 +109,76 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
         store_url=ready.shown_store,
     )
     old = read_manifest(run)
-    if old is not None:
-        manifest = continued(old, manifest)
-    write_manifest(run, manifest)
-    return manifest
+    return manifest if old is None else continued(old, manifest)
 
 
-def conclude(
-    run: Store,
-    manifest: RunManifest,
-    rows: dict[str, Row],
-    ended: signal.Signals | None,
-    began: float,
-    console: Console,
-) -> int:
-    """Write the manifest's last state and the report; returns the exit status."""
-    failed = any(row.status == "failed" for row in rows.values())
+def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
+    """Write the manifest's last state and the report; returns the report's key.
+
+    Args:
+        run: the run's folder.
+        manifest: of the run, as this driver began it; other drivers may have added to it.
+        seconds: for how long this driver worked on it.
+    """
+    manifest = read_manifest(run) or manifest
+    statuses = {read_result(run, name).status for name in manifest.experiments}
+    status: RunStatus = "finished"
+    if "interrupted" in statuses:
+        status = "interrupted"
+    elif statuses & {"queued", "running"}:
+        # Another driver's.
+        status = "running"
+    elif "failed" in statuses:
+        status = "failed"
     write_manifest(
         run,
         manifest.model_copy(
             update={
-                "status": "interrupted" if ended else "failed" if failed else "finished",
-                "finished": utc_now(),
-                "wall_seconds": manifest.wall_seconds + time.monotonic() - began,
+                "status": status,
+                "finished": None if status == "running" else utc_now(),
+                "wall_seconds": manifest.wall_seconds + seconds,
             }
         ),
     )
-    key = report.write_report(run)
-    console.print(f"{run.url}/{key}", highlight=False, soft_wrap=True, markup=False)
-    if ended:
-        return cli.INTERRUPTED if ended == signal.SIGINT else cli.TERMINATED
-    return cli.FAILED if failed else cli.OK
+    return report.write_report(run)
 
 
 @contextlib.contextmanager
-def claimed(run_url: str, experiments: Sequence[Experiment]) -> Iterator[None]:
+def claimed(run: Store, experiments: Sequence[Experiment]) -> Iterator[None]:
     """Hold the experiments of a run, so that no second driver trains them at the same time.
 
-    The lock is the file system's: it ends with the process, however that ends.
-    S3 has no such thing; there, two drivers with one run name are the user's to avoid.
+    Raises:
+        UserError: another driver has one of them.
     """
-    if "://" in run_url:
-        yield
-        return
     with contextlib.ExitStack() as stack:
         for experiment in experiments:
-            folder = Path(run_url, experiment.name)
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder / ".lock")
             try:
-                stack.enter_context(lock.acquire(blocking=False))
+                stack.enter_context(held(run, f".{experiment.name}.lock", wait=False))
             except filelock.Timeout:
                 raise UserError(
-                    f"{run_url}: another process is training {experiment.name} in this run; wait "
+                    f"{run.url}: another process is training {experiment.name} in this run; wait "
                     "for it, stop it, or use another --run-name"
                 ) from None
         yield
+
+
+@contextlib.contextmanager
+def held(run: Store, name: str, wait: bool) -> Iterator[None]:
+    """Hold a lock in a run's folder. It ends with the process, however that ends.
+
+    S3 has no such thing, and some file systems have none; there, two drivers with one run name
+    are the user's to avoid.
+
+    Raises:
+        filelock.Timeout: another process holds it, and we are not to wait.
+    """
+    if "://" in run.url:
+        yield
+        return
+    lock = filelock.FileLock(Path(run.url, name), blocking=wait)
+    with contextlib.suppress(NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -204,6 +204,8 @@ class _Worker:
         self.state = TrainingState()
         self.best: list[np.ndarray] = []
         self.earlier_seconds = 0.0
+        self.data_error: UserError | None = None
+        """What went wrong in `training_data`; tf.data passes on its text, not the exception."""
         self.last_checkpoint = time.monotonic()
 
     @property
@@ -277,9 +279,13 @@ class _Worker:
                 number = batch.shard + self.view(epoch) * shards
                 yield batch._replace(shard=number) if self.features else batch
 
-        for batch in self.stream("train", rows()):
-            epoch = epochs.popleft()
-            yield epoch, self.view(epoch), batch
+        try:
+            for batch in self.stream("train", rows()):
+                epoch = epochs.popleft()
+                yield epoch, self.view(epoch), batch
+        except UserError as error:
+            self.data_error = error
+            raise
 
     def split_data(self, split: str) -> Iterator[Batch]:
         """This worker's part of a split, for evaluation."""
@@ -330,9 +336,14 @@ class _Worker:
         while self.state.step < self.steps:
             steps = min(STEPS_PER_CALL, self.steps - self.state.step)
             start = time.monotonic()
-            loss, correct, rows, stops = self.training_call(
-                batches, tf.constant(steps), tf.constant(float(stop))
-            ).numpy()
+            try:
+                loss, correct, rows, stops = self.training_call(
+                    batches, tf.constant(steps), tf.constant(float(stop))
+                ).numpy()
+            except tf.errors.OpError:
+                if self.data_error:
+                    raise self.data_error from None
+                raise
             self.state = self.state.model_copy(
                 update={
                     "step": self.state.step + steps,
@@ -482,7 +493,7 @@ class _Worker:
         now = self.state
         return self.place.progress(
             Progress(
-                epoch=min(now.epoch, self.task.experiment.epochs),
+                epoch=len(now.history) if phase == "testing" else now.epoch,
                 epochs=self.task.experiment.epochs,
                 step=now.step,
                 steps=self.steps,

@@ -1,0 +1,81 @@
+"""The four experiments are the study's, and profiles change what they say they change."""
+
+import pytest
+from pydantic import ValidationError
+
+from tlcluster.experiments import (
+    EVERY,
+    EXPERIMENTS,
+    PROFILES,
+    STUDY,
+    Experiment,
+    trainable_parameters,
+)
+
+
+def test_the_experiments_are_the_four_of_the_study_in_its_order() -> None:
+    assert [(e.title, e.name, e.epochs) for e in EXPERIMENTS.values()] == [
+        ("Model 1", "frozen", 55),
+        ("Model 2", "augmented", 55),
+        ("Model 3", "regularized", 100),
+        ("Model 4", "finetuned", 200),
+    ]
+    assert [result.name for result in STUDY] == list(EXPERIMENTS)
+
+
+def test_what_differs_between_them_is_what_the_study_says() -> None:
+    differing = {
+        name: experiment.model_dump(exclude={"name", "title", "summary", "epochs"})
+        for name, experiment in EXPERIMENTS.items()
+    }
+    recipe = {
+        "base_trainable": False,
+        "augment": False,
+        "preprocess": "raw",
+        "dense_units": 512,
+        "batch_norm": False,
+        "dropout": 0.0,
+        "patience": 10,
+        "learning_rate": 1e-3,
+        "global_batch": 128,
+    }
+    assert differing == {
+        "frozen": recipe,
+        "augmented": {**recipe, "augment": True},
+        "regularized": {**recipe, "augment": True, "batch_norm": True, "dropout": 0.2},
+        "finetuned": {**recipe, "augment": True, "base_trainable": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("frozen", 267_786),
+        ("augmented", 267_786),
+        ("regularized", 269_834),
+        ("finetuned", 14_982_474),
+    ],
+)
+def test_an_experiment_trains_exactly_as_many_parameters_as_in_the_study(
+    name: str, parameters: int
+) -> None:
+    assert trainable_parameters(EXPERIMENTS[name]) == parameters
+
+
+def test_an_experiment_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        EXPERIMENTS["frozen"].epochs = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        EXPERIMENTS["other"] = EXPERIMENTS["frozen"]  # type: ignore[index]
+
+
+def test_the_paper_profile_changes_nothing() -> None:
+    assert PROFILES["paper"] == {}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_changes_fields_that_exist_of_experiments_that_exist(profile: str) -> None:
+    for name, changes in PROFILES[profile].items():
+        assert name == EVERY or name in EXPERIMENTS
+        for experiment in EXPERIMENTS.values():
+            assert Experiment(**{**experiment.model_dump(), **changes})
