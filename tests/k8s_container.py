@@ -8,24 +8,25 @@ profile, and no Debian of its own: the system's files are this machine's.
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
-from k8s_image import ROOT, image_environment
+from k8s_files import ROOT, Object, Objects, image_environment, substituted, values_of
 
-Object = dict[str, Any]
+from tlcluster.weights import FILE_NAME, VARIABLE
 
 APP = "/app"
 ADDRESS = "192.0.2.1"
 """Of every pod in a `network`; from RFC 5737, so that it is nobody's."""
 _PYTHON = "/opt/python"
+_RAY = '#!/bin/sh\nexec python -m ray.scripts.scripts "$@"\n'
+"""The environment's own `ray` begins with a path of this machine."""
 _NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts")
 
 
@@ -44,9 +45,9 @@ def why_not() -> str | None:
 class Volumes(NamedTuple):
     """What the pod's volumes hold; an emptyDir needs nothing."""
 
-    claims: Mapping[str, Path] = {}
+    claims: Mapping[str, Path] = MappingProxyType({})
     """Claim → folder."""
-    secrets: Mapping[str, Mapping[str, str]] = {}
+    secrets: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     """Secret → key → content."""
 
 
@@ -56,9 +57,15 @@ def network() -> Iterator[int]:
 
     Yields the process that holds it.
     """
-    make = f"ip link set lo up && ip address add {ADDRESS}/24 dev lo && ip route add default dev lo src {ADDRESS}"
+    steps = (
+        "ip link set lo up",
+        f"ip address add {ADDRESS}/24 dev lo",
+        f"ip route add default dev lo src {ADDRESS}",
+        "echo up",
+        "exec sleep infinity",
+    )
     holder = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", f"{make} && echo up && exec sleep infinity"],
+        ["unshare", "--net", "sh", "-c", " && ".join(steps)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -75,16 +82,17 @@ def network() -> Iterator[int]:
 class Container(NamedTuple):
     """One container of a pod, and what it is run with."""
 
+    items: Objects
+    """The render, whose ConfigMaps it reads."""
     pod: Object
     """A pod's spec."""
     name: str
-    config_maps: Mapping[str, Mapping[str, str]]
     folder: Path
     """An empty folder for its root and its secrets."""
     volumes: Volumes = Volumes()
     network: int | None = None
     """A process in whose network it runs; this machine's by default."""
-    environment: Mapping[str, str] = {}
+    environment: Mapping[str, str] = MappingProxyType({})
     """What the operator adds."""
     services: Sequence[str] = ()
     """Names that the cluster's DNS knows; all of them are in its network."""
@@ -94,45 +102,20 @@ class Container(NamedTuple):
         every = [*self.pod.get("initContainers", ()), *self.pod["containers"]]
         return next(container for container in every if container["name"] == self.name)
 
+    @property
     def variables(self) -> dict[str, str]:
-        """The environment: the image's, the ConfigMaps', the container's own."""
-        values = {
-            **image_environment(),
-            "PATH": f"/shims:{_PYTHON}/bin:/usr/local/bin:/usr/bin:/bin",
-        }
-        for source in self.spec.get("envFrom", ()):
-            values |= self.config_maps[source["configMapRef"]["name"]]
-        values |= {item["name"]: item["value"] for item in self.spec.get("env", ())}
-        return values | self.environment
+        path = f"/shims:{_PYTHON}/bin:/usr/local/bin:/usr/bin:/bin"
+        given = values_of(self.items, self.spec)
+        return {**image_environment(), "PATH": path, **given, **self.environment}
 
+    @property
     def command(self) -> list[str]:
-        """The container's own command, with `$(NAME)` replaced as Kubernetes does it."""
-        values = self.variables()
-        return [
-            re.sub(r"\$\((\w+)\)", lambda found: values.get(found[1], found[0]), word)
-            for word in (*self.spec.get("command", ()), *self.spec.get("args", ()))
-        ]
-
-    def start(self, command: Sequence[str] | None = None) -> subprocess.Popen[str]:
-        """Start a command, by default the container's own; `stop` ends it."""
-        enter = ["nsenter", f"--net=/proc/{self.network}/ns/net"] if self.network else []
-        script = self.folder / "run.sh"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        script.write_text(self._script(command or self.command()))
-        return subprocess.Popen(
-            [*enter, "unshare", *_NAMESPACES, "sh", "-eu", str(script)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={"PATH": os.environ["PATH"]},
-            start_new_session=True,
-        )
+        return substituted(self.spec, self.variables)
 
     def run(
         self, command: Sequence[str] | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; standard error is in its output."""
+        """Run a command, by default the container's own, to its end; all it prints is `stdout`."""
         with self.running(command) as process:
             output, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
@@ -140,12 +123,22 @@ class Container(NamedTuple):
     @contextlib.contextmanager
     def running(self, command: Sequence[str] | None = None) -> Iterator[subprocess.Popen[str]]:
         """A command that runs as long as the block; the end takes all its processes along."""
-        process = self.start(command)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        script = self.folder / "run.sh"
+        script.write_text(self._script(command or self.command))
+        enter = ["nsenter", f"--net=/proc/{self.network}/ns/net"] if self.network else []
+        process = subprocess.Popen(
+            [*enter, "unshare", *_NAMESPACES, "sh", "-eu", str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={"PATH": os.environ["PATH"]},
+        )
         try:
             yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.communicate()
 
     def _script(self, command: Sequence[str]) -> str:
@@ -153,7 +146,7 @@ class Container(NamedTuple):
         root = self.folder / "root"
         context = self.pod["securityContext"]
         user, group, shared = (context[k] for k in ("runAsUser", "runAsGroup", "fsGroup"))
-        variables = [f"{name}={value}" for name, value in self.variables().items()]
+        variables = [f"{name}={value}" for name, value in self.variables.items()]
         capabilities = self.spec["securityContext"]["capabilities"]["drop"]
         hosts = self.folder / "hosts"
         names = " ".join([self.name, *self.services])
@@ -162,7 +155,8 @@ class Container(NamedTuple):
             f"mkdir -p {root}",
             f"mount -t tmpfs -o mode=0755 root {root}",
             *(line for source, target in _layout() for line in _bound(source, root, target)),
-            f"mount --bind {hosts} {root}/etc/hosts",
+            # A copy, because a volume may be mounted inside.
+            f"cp -a /etc {root}/etc && mount --bind {hosts} {root}/etc/hosts",
             f"mkdir -p {root}/shims {root}/dev {root}/proc",
             f"mount -t proc proc {root}/proc",
             *(
@@ -170,10 +164,8 @@ class Container(NamedTuple):
                 for name in ("null", "zero", "full", "random", "urandom")
             ),
             f"ln -s /proc/self/fd {root}/dev/fd",
-            # The environment's own script begins with a path of this machine.
-            f"printf '%s\\n' '#!/bin/sh' 'exec python -m ray.scripts.scripts \"$@\"' > {root}/shims/ray",
+            f"printf '%s' {shlex.quote(_RAY)} > {root}/shims/ray && chmod 0755 {root}/shims/ray",
             f"ln -s {_PYTHON}/bin/python {root}/shims/python3",
-            f"chmod 0755 {root}/shims/ray",
             *(line for mount in self.spec["volumeMounts"] for line in self._mounted(mount, shared)),
         ]
         if self.spec["securityContext"]["readOnlyRootFilesystem"]:
@@ -186,6 +178,8 @@ class Container(NamedTuple):
                     "setpriv", f"--reuid={user}", f"--regid={group}", f"--groups={shared}",
                     *(["--bounding-set=-all"] if capabilities == ["ALL"] else []),
                     "--inh-caps=-all", "--no-new-privs",
+                    # The kernel forgets `--kill-child` where the user changes.
+                    "--pdeathsig=KILL",
                     "sh", "-c", f'cd {APP} && exec "$@"', "sh", *command,
                 ]
             ),
@@ -194,7 +188,10 @@ class Container(NamedTuple):
 
     def _mounted(self, mount: Object, group: int) -> list[str]:
         target = self.folder / "root" / mount["mountPath"].lstrip("/")
-        volume = next(v for v in self.pod["volumes"] if v["name"] == mount["name"])
+        volumes = {volume["name"]: volume for volume in self.pod["volumes"]}
+        # What is no volume of the pod is a claim that a StatefulSet makes.
+        claimed = {"persistentVolumeClaim": {"claimName": mount["name"]}}
+        volume = volumes.get(mount["name"], claimed)
         if "emptyDir" in volume:
             size = volume["emptyDir"]["sizeLimit"].removesuffix("i").lower()
             options = f"mode=2777,gid={group},size={size}"
@@ -216,18 +213,20 @@ class Container(NamedTuple):
 
 def _layout() -> list[tuple[Path, str]]:
     """What the image holds: here → there."""
-    system = [Path(name) for name in ("/usr", "/etc", "/sys", "/bin", "/lib", "/lib64")]
+    system = [Path(name) for name in ("/usr", "/sys", "/bin", "/lib", "/lib64")]
     python = [(Path(sys.prefix), _PYTHON)]
     base = Path(sys.base_prefix).resolve()
     if not base.is_relative_to("/usr"):
         python.append((base, str(base)))
     code = [(ROOT / name, f"{APP}/{name}") for name in ("jobs", "tlcluster", "pyproject.toml")]
-    return [*((path, str(path)) for path in system if path.exists()), *python, *code]
+    weights = (ROOT.parent / "shared/weights" / FILE_NAME, image_environment()[VARIABLE])
+    found = [weights] if weights[0].is_file() else []
+    return [*((path, str(path)) for path in system if path.exists()), *python, *code, *found]
 
 
 def _bound(source: Path, root: Path, target: str) -> list[str]:
     place = f"{root}{target}"
     if source.is_symlink():
-        return [f"ln -s {os.readlink(source)} {place}"]
+        return [f"ln -s {source.readlink()} {place}"]
     make = f"mkdir -p {place}" if source.is_dir() else f"touch {place}"
     return [f"mkdir -p {Path(place).parent}", make, f"mount --rbind -o ro {source} {place}"]

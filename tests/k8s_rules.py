@@ -2,12 +2,12 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-Object = dict[str, Any]
-Objects = Sequence[Object]
+from k8s_files import Object, Objects, of_kind
 
 PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
@@ -29,10 +29,6 @@ class Pod(NamedTuple):
 
 def named(item: Object) -> str:
     return f"{item['kind']}/{item['metadata']['name']}"
-
-
-def of_kind(objects: Objects, *kinds: str) -> list[Object]:
-    return [item for item in objects if item["kind"] in kinds]
 
 
 def pods(objects: Objects) -> list[Pod]:
@@ -73,22 +69,21 @@ _VOLUMES = {
 }  # fmt: skip
 
 
-def restricted(objects: Objects) -> list[str]:
+def restricted(objects: Objects) -> Iterator[str]:
     """The Pod Security Standard `restricted`, with all of `baseline` that it builds on.
 
     https://kubernetes.io/docs/concepts/security/pod-security-standards/
     """
-    found = []
     for pod in pods(objects):
         shared = pod.spec.get("securityContext", {})
         for host in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.spec.get(host):
-                found.append(f"{pod.where}: {host}")
+                yield f"{pod.where}: {host}"
         for volume in pod.spec.get("volumes", ()):
             if kinds := set(volume) - {"name"} - _VOLUMES:
-                found.append(f"{pod.where}: volume {volume['name']} is a {', '.join(kinds)}")
+                yield f"{pod.where}: volume {volume['name']} is a {', '.join(kinds)}"
         if shared.get("sysctls"):
-            found.append(f"{pod.where}: sysctls")
+            yield f"{pod.where}: sysctls"
         for container in pod.containers:
             own = container.get("securityContext", {})
             both = {**shared, **own}
@@ -113,15 +108,13 @@ def restricted(objects: Objects) -> list[str]:
                     if isinstance(action, dict)
                 ),
             }
-            found += [
+            yield from (
                 f"{pod.where}: {container['name']} {what}" for what, is_so in wrong.items() if is_so
-            ]
-    return found
+            )
 
 
-def sealed(objects: Objects) -> list[str]:
+def sealed(objects: Objects) -> Iterator[str]:
     """Read-only roots with a place for all that is written, a numeric user, no API token."""
-    found = []
     for pod in pods(objects):
         volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", ())}
         claimed = {
@@ -131,28 +124,27 @@ def sealed(objects: Objects) -> list[str]:
             for template in item["spec"]["volumeClaimTemplates"]
         }
         if pod.spec.get("automountServiceAccountToken") is not False:
-            found.append(f"{pod.where}: gets a token of the Kubernetes API")
+            yield f"{pod.where}: gets a token of the Kubernetes API"
         if not isinstance(pod.spec.get("securityContext", {}).get("runAsUser"), int):
-            found.append(f"{pod.where}: its user has no number")
+            yield f"{pod.where}: its user has no number"
         for name, volume in volumes.items():
             if "emptyDir" in volume and "sizeLimit" not in volume["emptyDir"]:
-                found.append(f"{pod.where}: {name} has no limit")
+                yield f"{pod.where}: {name} has no limit"
         mounted = {m["name"] for c in pod.containers for m in c.get("volumeMounts", ())}
         for name in volumes.keys() - mounted:
-            found.append(f"{pod.where}: nobody mounts {name}")
+            yield f"{pod.where}: nobody mounts {name}"
         for container in pod.containers:
             here = f"{pod.where}: {container['name']}"
             if container.get("securityContext", {}).get("readOnlyRootFilesystem") is not True:
-                found.append(f"{here} can write its root")
+                yield f"{here} can write its root"
             mounts = {m["mountPath"]: m["name"] for m in container.get("volumeMounts", ())}
             for name in set(mounts.values()) - volumes.keys() - claimed:
-                found.append(f"{here} mounts {name}, which is no volume")
+                yield f"{here} mounts {name}, which is no volume"
             values = {e["name"]: e.get("value") for e in container.get("env", ())}
-            places = [values.get("HOME"), values.get("XDG_CACHE_HOME", "/tmp"), "/tmp"]  # noqa: S108
+            places = {"/tmp", values.get("HOME"), values.get("XDG_CACHE_HOME", "/tmp")}  # noqa: S108
             for place in places:
                 if "emptyDir" not in volumes.get(mounts.get(place, ""), {}):
-                    found.append(f"{here} cannot write {place}")
-    return found
+                    yield f"{here} cannot write {place}"
 
 
 _UNITS = {
@@ -169,9 +161,8 @@ def quantity(text: str | int) -> Decimal:
     return Decimal(found[1]) * _UNITS[found[2]]
 
 
-def resources(objects: Objects) -> list[str]:
+def resources(objects: Objects) -> Iterator[str]:
     """Every container asks for CPU and memory within a limit; accelerators come whole."""
-    found = []
     for pod in pods(objects):
         for container in pod.containers:
             here = f"{pod.where}: {container['name']}"
@@ -179,14 +170,13 @@ def resources(objects: Objects) -> list[str]:
             limit = container.get("resources", {}).get("limits", {})
             for kind in ("cpu", "memory"):
                 if kind not in asked or kind not in limit:
-                    found.append(f"{here} has no request and limit of {kind}")
+                    yield f"{here} has no request and limit of {kind}"
             for kind in asked.keys() & limit.keys():
                 if quantity(asked[kind]) > quantity(limit[kind]):
-                    found.append(f"{here} asks for {asked[kind]} {kind}, limit {limit[kind]}")
+                    yield f"{here} asks for {asked[kind]} {kind}, limit {limit[kind]}"
             for kind in {*asked, *limit} - {"cpu", "memory", "ephemeral-storage"}:
                 if asked.get(kind) != limit.get(kind) or quantity(limit[kind]) % 1:
-                    found.append(f"{here}: {kind} is not whole, or not in both")
-    return found
+                    yield f"{here}: {kind} is not whole, or not in both"
 
 
 # --- the operators' own rules ------------------------------------------------------------------
@@ -200,48 +190,46 @@ def clusters(objects: Objects) -> list[tuple[str, Object]]:
     ]
 
 
-def operator(objects: Objects) -> list[str]:
+def operator(objects: Objects) -> Iterator[str]:
     """What KubeRay's operator refuses, or takes and then does otherwise than meant."""
-    found = []
     for item in of_kind(objects, "RayJob", "RayCluster"):
         name = item["metadata"]["name"]
         if len(name) > 47 or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
-            found.append(f"{named(item)}: a name has at most 47 letters, digits and dashes")
+            yield f"{named(item)}: a name has at most 47 letters, digits and dashes"
     for where, spec in clusters(objects):
         groups = [("head", spec["headGroupSpec"])]
         groups += [(group["groupName"], group) for group in spec.get("workerGroupSpecs", ())]
         if spec.get("authOptions") != {"mode": "token"}:
-            found.append(f"{where}: no token authentication")
+            yield f"{where}: no token authentication"
         version = str(spec.get("rayVersion", "0.0"))
         if tuple(map(int, version.split(".")[:2])) < (2, 52):
-            found.append(f"{where}: token authentication needs rayVersion 2.52 or later")
+            yield f"{where}: token authentication needs rayVersion 2.52 or later"
         if len({name for name, _ in groups}) < len(groups):
-            found.append(f"{where}: two groups have one name")
+            yield f"{where}: two groups have one name"
         for name, group in groups:
             start = group.get("rayStartParams", {})
             if not group["template"]["spec"].get("containers"):
-                found.append(f"{where}: group {name} has no container")
+                yield f"{where}: group {name} has no container"
             if group.get("resources") and start.keys() & {
                 "num-cpus",
                 "num-gpus",
                 "memory",
                 "resources",
             }:
-                found.append(f"{where}: group {name} has resources in two places")
+                yield f"{where}: group {name} has resources in two places"
             if "labels" in start:
-                found.append(f"{where}: group {name} has labels in rayStartParams")
+                yield f"{where}: group {name} has labels in rayStartParams"
             if name == "head":
                 continue
             sizes = [group.get(key) for key in ("minReplicas", "replicas", "maxReplicas")]
             if None in sizes:
-                found.append(f"{where}: group {name} does not say all of its replicas")
+                yield f"{where}: group {name} does not say all of its replicas"
             elif len(set(sizes)) > 1:
-                found.append(f"{where}: group {name} may start with a part of its pods")
+                yield f"{where}: group {name} may start with a part of its pods"
         if spec["headGroupSpec"].get("rayStartParams", {}).get("num-cpus") != "0":
-            found.append(f"{where}: workers may start on the head")
+            yield f"{where}: workers may start on the head"
     for item in of_kind(objects, "RayJob"):
-        found += [f"{named(item)}: {what}" for what in _job(item["spec"])]
-    return found
+        yield from (f"{named(item)}: {what}" for what in _job(item["spec"]))
 
 
 def _job(spec: Object) -> Iterator[str]:
@@ -267,34 +255,32 @@ def _job(spec: Object) -> Iterator[str]:
         yield "a Job's pod restarts Never or OnFailure"
 
 
-def kueue(objects: Objects) -> list[str]:
+def kueue(objects: Objects) -> Iterator[str]:
     """What Kueue's webhook refuses, and a queue that is not there."""
-    found = []
     queues = {item["metadata"]["name"] for item in of_kind(objects, "LocalQueue")}
     for item in of_kind(objects, "RayJob", "RayCluster", "Job"):
         queue = item["metadata"].get("labels", {}).get(QUEUE)
         spec = item["spec"]
         if queue is None:
             if queues:
-                found.append(f"{named(item)}: is in no queue")
+                yield f"{named(item)}: is in no queue"
             continue
         if queue not in queues:
-            found.append(f"{named(item)}: there is no LocalQueue {queue}")
+            yield f"{named(item)}: there is no LocalQueue {queue}"
         if spec.get("suspend") is not True:
-            found.append(f"{named(item)}: starts without Kueue")
+            yield f"{named(item)}: starts without Kueue"
         if item["kind"] == "RayJob" and not spec.get("shutdownAfterJobFinishes"):
-            found.append(f"{named(item)}: keeps its share after its end")
+            yield f"{named(item)}: keeps its share after its end"
         if "clusterSelector" in spec:
-            found.append(f"{named(item)}: uses a cluster that Kueue does not know")
+            yield f"{named(item)}: uses a cluster that Kueue does not know"
     for where, spec in clusters(objects) if queues else ():
         groups = [group["groupName"] for group in spec.get("workerGroupSpecs", ())]
         if len(groups) > 7:
-            found.append(f"{where}: more than 7 worker groups")
+            yield f"{where}: more than 7 worker groups"
         if "head" in groups:
-            found.append(f"{where}: `head` is no name for a worker group")
+            yield f"{where}: `head` is no name for a worker group"
         if spec.get("enableInTreeAutoscaling"):
-            found.append(f"{where}: Kueue gives a fixed size")
-    return found
+            yield f"{where}: Kueue gives a fixed size"
 
 
 # --- what refers to what -----------------------------------------------------------------------
@@ -340,11 +326,10 @@ def _named_by(spec: Object) -> set[str]:
     return names
 
 
-def unset(objects: Objects) -> list[str]:
+def unset(objects: Objects) -> Iterator[str]:
     """Variables in commands that the container's ConfigMaps and environment do not set."""
     data = {named(item): set(item["data"]) for item in of_kind(objects, "ConfigMap")}
     entrypoints = {named(item): item["spec"]["entrypoint"] for item in of_kind(objects, "RayJob")}
-    found = []
     for pod in pods(objects):
         for container in pod.containers:
             known = {item["name"] for item in container.get("env", ())}
@@ -354,8 +339,7 @@ def unset(objects: Objects) -> list[str]:
             used = re.findall(r"\$\(([A-Z_]+)\)", words)
             if container["name"] == "submitter":
                 used += re.findall(r"\$([A-Z_]+)", entrypoints[pod.where.split()[0]])
-            found += [f"{pod.where}: {name} is not set" for name in used if name not in known]
-    return found
+            yield from (f"{pod.where}: {name} is not set" for name in used if name not in known)
 
 
 # --- the network -------------------------------------------------------------------------------
@@ -364,7 +348,7 @@ def unset(objects: Objects) -> list[str]:
 class Peer(NamedTuple):
     """Somebody on the network: a pod, or an address outside the cluster."""
 
-    labels: dict[str, str] = {}
+    labels: Mapping[str, str] = MappingProxyType({})
     namespace: str = ""
     address: str = ""
 
@@ -419,7 +403,7 @@ def _is(peer: Object, own: Peer, other: Peer) -> bool:
     return _selects(peer.get("podSelector", {}), other.labels)
 
 
-def _selects(selector: Object, labels: dict[str, str]) -> bool:
+def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
     wanted = selector.get("matchLabels", {}).items()
     return wanted <= labels.items() and all(
         labels.get(rule["key"]) in rule["values"]
@@ -428,13 +412,12 @@ def _selects(selector: Object, labels: dict[str, str]) -> bool:
     )
 
 
-def closed(objects: Objects) -> list[str]:
+def closed(objects: Objects) -> Iterator[str]:
     """Pods that no policy closes, and ways in from outside the cluster."""
-    found = []
     for policy in of_kind(objects, "NetworkPolicy"):
         for rule in policy["spec"]["podSelector"].get("matchExpressions", ()):
             if rule["operator"] != "In":
-                found.append(f"{named(policy)}: {rule['operator']} is not understood here")
+                yield f"{named(policy)}: {rule['operator']} is not understood here"
     denying = [
         policy["spec"]
         for policy in of_kind(objects, "NetworkPolicy")
@@ -444,14 +427,13 @@ def closed(objects: Objects) -> list[str]:
     ]
     for pod in pods(objects):
         if not any(_selects(spec["podSelector"], pod.labels) for spec in denying):
-            found.append(f"{pod.where}: no policy denies by default")
+            yield f"{pod.where}: no policy denies by default"
     for item in objects:
         if item["kind"] in ("Ingress", "HTTPRoute", "Gateway", "Route"):
-            found.append(f"{named(item)}: a way in from outside")
+            yield f"{named(item)}: a way in from outside"
         if item["kind"] == "Service" and item["spec"].get("type", "ClusterIP") != "ClusterIP":
-            found.append(f"{named(item)}: a way in from outside")
+            yield f"{named(item)}: a way in from outside"
     for where, spec in clusters(objects):
         head = spec["headGroupSpec"]
         if head.get("serviceType", "ClusterIP") != "ClusterIP" or head.get("enableIngress"):
-            found.append(f"{where}: its dashboard has a way in from outside")
-    return found
+            yield f"{where}: its dashboard has a way in from outside"

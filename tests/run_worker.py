@@ -40,8 +40,9 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
 
     Args:
         job: `task`, the fields of `tlcluster.train.Task`; `weights`, the path of the ImageNet
-            weights; and what is to happen: `stop_at` and `die_at`, the [epoch, step] from which
-            on the driver asks to stop, or at which the process is killed, or null.
+            weights; and what is to happen, or null: `stop_at`, the [epoch, step] from which on
+            the driver asks to stop, and `die_at`, the [epoch, step, phase] at which the process
+            is killed.
 
     Returns:
         `outcome`, what `train` returned; `reported`, the epochs that it reported; and `shown`,
@@ -51,11 +52,11 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
     features.CLAIM_SECONDS = 5.0
     experiment = Experiment(**job["task"].pop("experiment"))
     reported: list[Json] = []
-    shown: list[tuple[int, int, str]] = []
+    shown: list[list[int | str]] = []
 
     def progress(now: Progress) -> bool:
-        shown.append((now.epoch, now.step, now.phase))
-        if [now.epoch, now.step] == job["die_at"] and now.phase == "training":
+        shown.append([now.epoch, now.step, now.phase])
+        if shown[-1] == job["die_at"]:
             os.kill(os.getpid(), signal.SIGKILL)
         return job["stop_at"] is not None and [now.epoch, now.step] >= job["stop_at"]
 
@@ -111,8 +112,7 @@ def main(folder: Path) -> None:
                 children.append((group, child))
         answers: dict[int, list[Any]] = {}
         for group, child in children:
-            _, _, usage = os.wait4(child, 0)
-            print('CPU', usage.ru_utime+usage.ru_stime, usage.ru_maxrss//1024, group[0].get('task',{}).get('run'), file=sys.stderr, flush=True)
+            os.waitpid(child, 0)
             path = folder / f"{child}"
             answers.setdefault(id(group), []).append(
                 json.loads(path.read_text()) if path.exists() else None

@@ -312,6 +312,22 @@ def test_damage_is_found_and_the_shard_computed_again(
     assert found(store, ".claim") == []
 
 
+def test_features_that_cannot_be_read_back_end_in_an_error(
+    opened: Open, store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = store.put
+
+    def lossy(key: str, data: bytes | Path) -> None:
+        assert isinstance(data, bytes)
+        put(key, damaged(data))
+
+    monkeypatch.setattr(store, "put", lossy)
+    with pytest.raises(UserError, match=r"cannot be read back, 3 times in a row"):
+        opened().load("train", 1, 0)
+    assert len(store.computed) == 3
+    assert store.list() == []
+
+
 def test_a_damaged_shard_of_images_is_never_made_into_features(
     opened: Open, sample_store: Store, index: Index, tmp_path: Path, store: Watched
 ) -> None:

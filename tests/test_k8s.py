@@ -1,14 +1,12 @@
 """k8s/: every overlay is rendered, and the render is held against schemas, rules and the code."""
 
 import copy
-import functools
 import os
 import re
 import shlex
 import shutil
 import string
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,12 +17,27 @@ import pytest
 import ray
 import yaml
 from docker.utils.build import exclude_paths
-from k8s_image import DOCKERFILE, ROOT, image_environment, instructions
+from k8s_files import (
+    DOCKERFILE,
+    K8S,
+    ROOT,
+    Object,
+    Objects,
+    image_environment,
+    instructions,
+    kustomize,
+    loaded,
+    objects,
+    of_kind,
+    only,
+    rendered,
+    substituted,
+    tool,
+    values_of,
+)
 from k8s_rules import (
     COMPONENT,
     PART_OF,
-    Object,
-    Objects,
     Peer,
     allows,
     as_pods,
@@ -32,7 +45,6 @@ from k8s_rules import (
     clusters,
     kueue,
     named,
-    of_kind,
     operator,
     pods,
     quantity,
@@ -51,8 +63,6 @@ from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.cli import parse
 from tlcluster.settings import IngestSettings, RunSettings, chosen_experiments
 
-K8S = ROOT / "k8s"
-BIN = Path(sys.executable).parent
 SHARED = ROOT.parent / "shared" / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 RUNS = [name for name in OVERLAYS if name != "cluster"]
@@ -64,38 +74,6 @@ DOCUMENTED = [
     for kind, name in re.findall(r"^\| ([A-Z]\w+) `([\w-]+)` \|", README, re.MULTILINE)
 ]
 """What the README says that users make."""
-
-
-def tool(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BIN / arguments[0], *arguments[1:]], capture_output=True, text=True, check=False, **options
-    )
-
-
-def kustomize(folder: Path) -> str:
-    """What `kubectl apply -k` would send."""
-    done = tool("kubectl", "kustomize", folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def loaded(text: str) -> list[Object]:
-    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-
-
-@functools.cache
-def rendered(overlay: str) -> str:
-    return kustomize(K8S / "overlays" / overlay)
-
-
-def objects(overlay: str) -> list[Object]:
-    """The objects of an overlay, for a test to change."""
-    return loaded(rendered(overlay))
-
-
-def only(items: Objects, kind: str) -> Object:
-    (item,) = of_kind(items, kind)
-    return item
 
 
 @pytest.fixture
@@ -169,7 +147,7 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_keeps_a_rule(overlay: str, rule: str) -> None:
-    assert RULES[rule](objects(overlay)) == []
+    assert list(RULES[rule](objects(overlay))) == []
 
 
 @pytest.mark.parametrize(
@@ -320,7 +298,8 @@ def test_a_rule_that_is_broken_is_noticed(rule: str, path: str, value: Any, comp
         del place[last]
     else:
         place[last] = copy.deepcopy(value)
-    assert any(complaint in found for found in RULES[rule](items)), RULES[rule](items)
+    found = list(RULES[rule](items))
+    assert any(complaint in what for what in found), found
 
 
 def test_other_ways_in_and_unknown_selectors_are_noticed() -> None:
@@ -330,7 +309,7 @@ def test_other_ways_in_and_unknown_selectors_are_noticed() -> None:
     policy = of_kind(items, "NetworkPolicy")[0]
     rule = {"key": "a", "operator": "Exists"}
     policy["spec"]["podSelector"]["matchExpressions"] = [rule]
-    found = closed(items)
+    found = list(closed(items))
     assert "Service/tlcluster-s3: a way in from outside" in found
     assert "Ingress/open: a way in from outside" in found
     assert f"{named(policy)}: Exists is not understood here" in found
@@ -585,7 +564,7 @@ def test_the_overlay_that_the_readme_shows_can_be_used_word_for_word(copied: Pat
             key, _, value = literal.partition("=")
             assert settings[key] == value
     for rule in RULES.values():
-        assert rule(items) == []
+        assert list(rule(items)) == []
     assert_entrypoint_parses(items)
 
 
@@ -598,14 +577,6 @@ def test_the_namespace_is_the_overlays_and_refuses_pods_that_are_not_restricted(
 
 
 # --- commands ----------------------------------------------------------------------------------
-
-
-def values_of(items: Objects, container: Object) -> dict[str, str]:
-    maps = {item["metadata"]["name"]: item["data"] for item in of_kind(items, "ConfigMap")}
-    values: dict[str, str] = {}
-    for source in container.get("envFrom", ()):
-        values |= maps[source["configMapRef"]["name"]]
-    return values | {item["name"]: item["value"] for item in container.get("env", ())}
 
 
 def assert_entrypoint_parses(items: Objects) -> RunSettings:
@@ -641,11 +612,8 @@ def test_the_ingest_is_a_command_line_of_ingest_and_fills_the_store_of_the_run(
 ) -> None:
     items = objects(overlay)
     (container,) = only(items, "Job")["spec"]["template"]["spec"]["containers"]
-    values = values_of(items, container)
-    flags = [
-        re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], word) for word in container["args"]
-    ]
-    assert container["command"] == ["python", "/app/jobs/ingest.py"]
+    python, script, *flags = substituted(container, values_of(items, container))
+    assert (python, script) == ("python", "/app/jobs/ingest.py")
     settings = parse(IngestSettings, "ingest.py", "", flags)
     assert settings.source == ARCHIVE_URL
     assert str(settings.processes) == container["resources"]["limits"]["cpu"]
@@ -864,7 +832,8 @@ def test_what_is_sent_to_the_builder_is_what_the_dockerfile_copies_and_small() -
         if line and not line.startswith("#")
     ]
     sent = {path for path in exclude_paths(str(ROOT), patterns) if (ROOT / path).is_file()} - {
-        "k8s/Dockerfile"
+        ".dockerignore",  # Docker reads these two and leaves them out
+        "k8s/Dockerfile",
     }
     tops = {Path(path).parts[0] for path in sent}
     assert tops == set(copies(STEPS))

@@ -29,16 +29,12 @@ def nodes(count: int = 1, cpus: int = 2) -> tuple[NodeRecord, ...]:
     )
 
 
-class Started(AssertionError):
-    """Ray was started although something that was given cannot be used."""
-
-
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever starts Ray fails the test."""
+    """Ray must not be started where something that was given cannot be used."""
 
     def start(*_: object) -> None:
-        raise Started
+        raise AssertionError("Ray was started")
 
     monkeypatch.setattr(ready, "ray_cluster", start)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -198,10 +194,11 @@ def test_a_store_whose_secret_key_is_another_is_refused(
     )
 
 
-@pytest.mark.usefixtures("s3")
-def test_a_store_without_a_bucket_is_refused() -> None:
-    message = refusal(store="s3://another-bucket")
-    assert message.startswith("s3://another-bucket: ")
+def test_a_store_without_a_bucket_is_refused(s3: EmbeddedStore) -> None:
+    assert refusal(store="s3://another-bucket") == (
+        f"s3://another-bucket: no bucket 'another-bucket' at {s3.endpoint}; check the name and "
+        "AWS_ENDPOINT_URL, or make it: aws s3 mb s3://another-bucket"
+    )
 
 
 def test_a_store_that_is_embedded_beside_an_output_in_s3_is_refused() -> None:

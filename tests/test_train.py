@@ -71,8 +71,8 @@ class Plan(NamedTuple):
     store: str = "slice"
     stop_at: tuple[int, int] | None = None
     """(epoch, step) from which on the driver asks to stop."""
-    die_at: tuple[int, int] | None = None
-    """(epoch, step) at which the worker is killed."""
+    die_at: tuple[int, int, str] | None = None
+    """(epoch, step, phase) at which the worker is killed."""
     recipe: Mapping[str, Any] = MappingProxyType({})
     task: Mapping[str, Any] = MappingProxyType({})
     """Fields of Task that are not the usual ones."""
@@ -100,12 +100,18 @@ PLANS: dict[str, Plan] = {
         "finetuned", folder="finetuned, stopped", after="finetuned, stopped"
     ),
     "regularized, killed": Plan(
-        "regularized", die_at=(2, 2 * STEPS_PER_CALL), task={"checkpoint_seconds": 0.0}
+        "regularized", die_at=(2, 2 * STEPS_PER_CALL, "training"), task={"checkpoint_seconds": 0.0}
     ),
     "frozen, early": Plan("frozen", recipe={"epochs": 60, "patience": 3}),
     "regularized, after the kill": Plan(
         "regularized", folder="regularized, killed", after="regularized, killed"
     ),
+    "stopped before validation": Plan("regularized", stop_at=(2, 2 * STEPS_PER_CALL)),
+    "killed before the test": Plan("regularized", die_at=(3, 0, "testing")),
+    "validated": Plan(
+        "regularized", folder="stopped before validation", after="stopped before validation"
+    ),
+    "tested": Plan("regularized", folder="killed before the test", after="killed before the test"),
     "one view": Plan("regularized", features="one view", recipe={"epochs": 3}, task={"views": 1}),
     "two workers, stopped": Plan("regularized", 2, stop_at=MIDDLE),
     "one worker, gone on": Plan(
@@ -387,6 +393,21 @@ def test_a_killed_training_goes_on_from_its_checkpoint(trained: Get) -> None:
     # The last checkpoint was that of the call before.
     assert gone_on.chief["shown"][0] == [2, 2 * STEPS_PER_CALL, "training"]
     assert [epoch["epoch"] for epoch in gone_on.chief["reported"]] == [2, 3]
+
+
+def test_an_epoch_that_was_trained_but_not_validated_is_not_trained_again(trained: Get) -> None:
+    assert trained("stopped before validation").chief["outcome"] == "interrupted"
+    gone_on = trained("validated")
+    assert gone_on.chief["shown"][0] == [2, STEPS, "validating"]
+    assert_identical(gone_on, trained("regularized"))
+
+
+def test_a_training_that_was_killed_before_its_test_is_only_tested(trained: Get) -> None:
+    assert trained("killed before the test").answers == [None]
+    gone_on = trained("tested")
+    assert gone_on.chief["shown"] == [[3, 0, "testing"]]
+    assert gone_on.chief["reported"] == []
+    assert_identical(gone_on, trained("regularized"))
 
 
 def test_a_training_goes_on_with_another_number_of_workers(trained: Get) -> None:

@@ -43,6 +43,9 @@ that the nodes' clocks do not matter."""
 
 POLL_SECONDS = 0.1
 
+TRIES = 3
+"""Computations of one shard by one worker before it gives up reading back what it wrote."""
+
 
 class FeatureObject(Record):
     """The small file beside a shard of features."""
@@ -78,15 +81,22 @@ class FeatureStore:
 
         Raises:
             CorruptObject, ObjectMissing: the shard of images is damaged or missing.
+            UserError: features cannot be written, or not be read back.
         """
         info = self._index.shards(split)[number]
         images = open_shard(self._fetch(self._images, info), info, self._index)
         place = f"{self._key.place(split, view)}/{number:05d}"
         first_seen: float | None = None
+        tries = 0
         while True:
             features = self._found(place, info.rows)
             if features is not None:
                 return Shard(features, np.array(images["label"]))
+            if tries == TRIES:
+                raise UserError(
+                    f"{place} in {self._features.url}: what was written there cannot be read back, "
+                    f"{TRIES} times in a row; check that file system, or name another --output"
+                )
             # The lock comes first, so that a claim is as old as its computation.
             with self._busy:
                 if claimed := self._features.put_if_absent(f"{place}.claim", b""):
@@ -97,6 +107,7 @@ class FeatureStore:
                     finally:
                         self._features.delete(f"{place}.claim")
             if claimed:
+                tries += 1
                 continue
             first_seen = first_seen or time.monotonic()
             if time.monotonic() - first_seen > CLAIM_SECONDS:
