@@ -157,8 +157,12 @@ from tlcluster.errors import UserError
 def main(argv):
     if argv[0] == "wrong":
         raise UserError("first\\n  second")
-    if argv[0] == "interrupt":
-        os.kill(os.getpid(), signal.SIGINT)
+    if argv[0].startswith("SIG"):
+        try:
+            os.kill(os.getpid(), signal.Signals[argv[0]])
+            signal.pause()
+        finally:
+            print("tidied up")
     if argv[0] == "closed":
         raise BrokenPipeError
     return int(argv[0])
@@ -168,18 +172,19 @@ command(main)
 
 
 @pytest.mark.parametrize(
-    ("argument", "status", "said"),
+    ("argument", "status", "printed", "said"),
     [
-        ("0", 0, ""),
-        ("1", 1, ""),
-        ("143", 143, ""),
-        ("wrong", 2, "error: first second\n"),
-        ("interrupt", 130, ""),
-        ("closed", 1, ""),
+        ("0", 0, "", ""),
+        ("1", 1, "", ""),
+        ("143", 143, "", ""),
+        ("wrong", 2, "", "error: first second\n"),
+        ("SIGINT", 130, "tidied up\n", ""),
+        ("SIGTERM", 143, "tidied up\n", ""),
+        ("closed", 1, "", ""),
     ],
 )
 def test_a_command_ends_with_a_status_and_at_most_one_line(
-    argument: str, status: int, said: str
+    argument: str, status: int, printed: str, said: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, argument],
@@ -188,4 +193,4 @@ def test_a_command_ends_with_a_status_and_at_most_one_line(
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+    assert (done.returncode, done.stdout, done.stderr) == (status, printed, said)

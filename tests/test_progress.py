@@ -150,7 +150,6 @@ def test_without_a_terminal_every_epoch_and_every_change_is_said_once() -> None:
         at(2, 0),
         at(2, 8),
         at(2, 40, "validating"),
-        at(3, 8),
         at(3, 40, "validating"),
         at(3, 0, "testing")._replace(progress=Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, "testing")),
         Row("Model 1", "finished", Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, "testing")),
@@ -160,6 +159,22 @@ def test_without_a_terminal_every_epoch_and_every_change_is_said_once() -> None:
             display.show({"frozen": row})
             display.show({"frozen": row})
     assert console.export_text() == EVERY_EPOCH
+
+
+def test_without_a_terminal_an_epoch_that_passed_unseen_is_said_too() -> None:
+    console = Console(file=io.StringIO(), record=True, width=40)
+    second, third = at(2, 40).progress, at(3, 8).progress
+    assert second is not None
+    with Display(console, "first") as display:
+        display.show({"frozen": Row("Model 1", "running", third, passed=(second,))})
+        display.show({"frozen": Row("Model 1", "running", third)})
+    assert (
+        console.export_text()
+        == """\
+frozen       running  epoch 1/3  val. accuracy 10.00 %  best 10.00 %  100 images/s
+frozen       running  epoch 2/3  val. accuracy 20.00 %  best 20.00 %  100 images/s
+"""
+    )
 
 
 def test_an_accuracy_of_zero_is_said_too() -> None:
@@ -238,12 +253,23 @@ STEP = Progress(1, 3, 8, 40, 1.0, None, None, "training")
 def test_the_board_hands_progress_on_and_answers_whether_to_stop() -> None:
     board = Board()
     assert board.post("frozen", STEP) is False
-    assert board.read() == {"frozen": STEP}
+    assert board.read() == {"frozen": (STEP,)}
+    assert board.read() == {"frozen": (STEP,)}
     board.stop("frozen")
     assert board.post("frozen", STEP) is True
     assert board.post("augmented", STEP) is False
     assert board.verdict("frozen") == (None, True)
     assert board.verdict("augmented") == (None, False)
+
+
+def test_the_board_forgets_no_epoch_however_seldom_it_is_read() -> None:
+    board = Board()
+    posts = [at(*where).progress for where in ((1, 8), (1, 40), (2, 8), (2, 40), (3, 8))]
+    for post in posts:
+        assert post is not None
+        board.post("frozen", post)
+    assert board.read() == {"frozen": (posts[1], posts[3], posts[4])}
+    assert board.read() == {"frozen": (posts[4],)}
 
 
 def test_the_board_keeps_the_first_error_that_no_attempt_can_mend() -> None:

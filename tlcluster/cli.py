@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import signal
 import sys
 import types
 import typing
@@ -114,6 +115,8 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a job's `main` on the process's arguments and end the process with its status."""
+    # SIGTERM unwinds as Ctrl-C does, so that nothing is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         status = main(sys.argv[1:])
     except UserError as error:

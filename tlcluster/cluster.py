@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from tlcluster.cli import TERMINATED
 from tlcluster.environment import worker_environment
 from tlcluster.errors import UserError
 from tlcluster.records import NodeRecord
@@ -81,9 +82,11 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
             f"--address {address}: no Ray cluster answers ({reason}); check the address and that "
             "RAY_AUTH_MODE and its token are the cluster's, or leave it out to start Ray here"
         ) from None
-    # Ray's handler would end the process with a status that says nothing. All that Ray started
-    # here ends with this process, however it ends.
-    signal.signal(signal.SIGTERM, on_sigterm)
+    except SystemExit:
+        # Ray takes SIGTERM over and ends with other numbers.
+        raise SystemExit(TERMINATED) from None
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield nodes()
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -37,6 +38,12 @@ PREEMPTION_GRACE_SECONDS = 90.0
 """After SIGUSR1, with which Slurm announces the end of an allocation."""
 
 POLL_SECONDS = 0.25
+
+LONGEST_REASON = 500
+"""Characters of what is said of a failure."""
+
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
+"""How a traceback begins the message of its exception."""
 
 
 class Outcome(NamedTuple):
@@ -221,15 +228,15 @@ class Driver:
     def watch(self) -> None:
         """Bring the rows up to date; end what runs past its deadline or shows no sign of life."""
         now = time.monotonic()
-        progress: dict[str, Progress] = ray.get(self.board.read.remote())
+        progress: dict[str, tuple[Progress, ...]] = ray.get(self.board.read.remote())
         for experiment in self.running():
             name = experiment.name
-            latest = progress.get(name)
-            if latest is not None and latest != self.rows[name].progress:
+            posts = progress.get(name, ())
+            if posts and posts[-1] != self.rows[name].progress:
                 self.signs_of_life[name] = now
                 if self.rows[name].progress is None:
-                    self.set_row(experiment, resumed=epochs_finished(latest))
-                self.set_row(experiment, progress=latest)
+                    self.set_row(experiment, resumed=epochs_finished(posts[0]))
+                self.set_row(experiment, progress=posts[-1], passed=posts[:-1])
             began = self.rows[name].began or now
             if name in self.outcomes:
                 self.settle(experiment, self.outcomes[name])
@@ -315,12 +322,16 @@ class Driver:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """SIGTERM, SIGINT and SIGUSR1 ask to stop; a second one ends the process at once."""
+        """SIGTERM, SIGINT and SIGUSR1 ask to stop. Ctrl-C once more ends the process at once.
+
+        Batch systems may send more than one SIGTERM and mean nothing else by the second.
+        """
 
         def ask(number: int, _: FrameType | None) -> None:
-            if self.stopping:
+            if not self.stopping:
+                self.stopping, self.asked = signal.Signals(number), time.monotonic()
+            elif number == signal.SIGINT:
                 os._exit(128 + number)
-            self.stopping, self.asked = signal.Signals(number), time.monotonic()
 
         kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
         before = {kind: signal.signal(kind, ask) for kind in kinds}
@@ -356,8 +367,22 @@ def read_result(run: Store, experiment: str) -> ExperimentResult:
 
 
 def reason(failure: Exception) -> str:
-    """The last line that says something, of the first worker that failed."""
+    """What went wrong, in one line.
+
+    Args:
+        failure: of an attempt; Ray Train adds `worker_failures`, rank → exception, where workers
+            failed, whose text ends with that of the exception in the worker.
+    """
     failures = getattr(failure, "worker_failures", None) or {0: failure}
-    first = failures[min(failures)]
-    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
-    return lines[-1][:500] if lines else type(first).__name__
+    for rank, error in sorted(failures.items()):
+        # The others' errors only tell that they lost this one.
+        if isinstance(getattr(error, "health_check_failure", error), ray.exceptions.RayActorError):
+            return (
+                f"the process of worker {rank} died: it was killed, ran out of memory or crashed, "
+                "or its node was lost; Ray's logs tell more"
+            )
+    lines = str(failures[min(failures)]).splitlines()
+    # A message may have many lines, of which the first begins with the exception's name.
+    begin = max((n for n, line in enumerate(lines) if EXCEPTION.match(line)), default=0)
+    text = " ".join(" ".join(lines[begin:]).split()) or type(failure).__name__
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

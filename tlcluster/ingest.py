@@ -6,6 +6,7 @@ files. Everything is decoded and checked before the first object is written,
 and the index is written last.
 """
 
+import contextlib
 import errno
 import hashlib
 import importlib.resources
@@ -248,13 +249,8 @@ def _map(build: Callable[[_Task], _Built], tasks: list[_Task], processes: int) -
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker)
     try:
-        # Ctrl-C is for this process, which ends the workers. They inherit the mask: there is no
-        # moment, not even while they start, in which they would die of it with a traceback.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _ctrl_c_later():
             results = pool.map(build, tasks)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield from results
     except BrokenProcessPool:
         raise UserError(
@@ -263,6 +259,26 @@ def _map(build: Callable[[_Task], _Built], tasks: list[_Task], processes: int) -
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Start worker processes in here: Ctrl-C is for this one, which ends them.
+
+    They inherit the mask, so there is no moment in which they would die of it with a
+    traceback. The handler is for the signal that another thread of this process takes: half a
+    worker started is no better.
+    """
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _begin_worker() -> None:

@@ -34,6 +34,8 @@ class Row(NamedTuple):
     title: str
     status: Status
     progress: Progress | None = None
+    passed: tuple[Progress, ...] = ()
+    """Those of epochs that have passed since the row was shown before."""
     note: str = ""
     """For example why it failed, or that it was finished earlier."""
     began: float | None = None
@@ -48,7 +50,7 @@ class Board:
     """Where workers post their progress and hear that they should stop. A Ray actor in a run."""
 
     def __init__(self) -> None:
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, list[Progress]] = {}
         self._workers: dict[str, list[object]] = {}
         self._failures: dict[str, str] = {}
         self._stopped: set[str] = set()
@@ -67,7 +69,10 @@ class Board:
 
     def post(self, experiment: str, progress: Progress) -> bool:
         """Note the progress; True if the experiment should stop."""
-        self._progress[experiment] = progress
+        posts = self._progress.setdefault(experiment, [])
+        if posts and epochs_finished(posts[-1]) == epochs_finished(progress):
+            posts.pop()
+        posts.append(progress)
         return experiment in self._stopped
 
     def fail(self, experiment: str, why: str) -> None:
@@ -81,8 +86,13 @@ class Board:
         """Why no new attempt can mend it, if so; and whether it was asked to stop."""
         return self._failures.get(experiment), experiment in self._stopped
 
-    def read(self) -> dict[str, Progress]:
-        return dict(self._progress)
+    def read(self) -> dict[str, tuple[Progress, ...]]:
+        """The last progress of each experiment; before it, the last ones of the epochs that have
+        passed since this was read before."""
+        unread = {experiment: tuple(posts) for experiment, posts in self._progress.items()}
+        for posts in self._progress.values():
+            del posts[:-1]
+        return unread
 
 
 class Display:
@@ -113,10 +123,12 @@ class Display:
             self._live.update(table(self._heading, rows, time.monotonic()))
             return
         for name, row in rows.items():
-            said = (row.status, epochs_finished(row.progress), row.note)
-            if self._said.get(name) != said:
-                self._said[name] = said
-                self._console.print(line(name, row), highlight=False, soft_wrap=True, markup=False)
+            for progress in (*row.passed, row.progress):
+                said = (row.status, epochs_finished(progress), row.note)
+                if self._said.get(name) != said:
+                    self._said[name] = said
+                    text = line(name, row._replace(progress=progress))
+                    self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def table(heading: str, rows: Mapping[str, Row], now: float) -> Table:

@@ -65,10 +65,11 @@ def run_suite(settings: RunSettings, command: str) -> int:
             statuses = {row.status for row in driver.rows.values()}
             with held(run, MANIFEST_LOCK, wait=True):
                 key = conclude(run, manifest, time.monotonic() - began)
-            say(console, f"{run.url}/{key}")
-        if "interrupted" in statuses:
-            return cli.INTERRUPTED if driver.stopping == signal.SIGINT else cli.TERMINATED
-        return cli.FAILED if "failed" in statuses else cli.OK
+    # After the block, for Ray has something to say when it ends, and this is the last line.
+    say(console, f"{run.url}/{key}")
+    if "interrupted" in statuses:
+        return cli.INTERRUPTED if driver.stopping == signal.SIGINT else cli.TERMINATED
+    return cli.FAILED if "failed" in statuses else cli.OK
 
 
 @contextlib.contextmanager

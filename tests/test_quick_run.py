@@ -1,0 +1,111 @@
+"""The whole of it, as a stranger runs it: the quick profile on the embedded store, killed once."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.real_run import ROOT, Command, epochs, gone, result
+from tlcluster.experiments import EXPERIMENTS
+
+pytestmark = pytest.mark.cluster
+
+NAME = "whole"
+
+
+def run(folder: Path, output: Path, *more: object) -> Command:
+    return Command(
+        folder, "jobs/run_all.py", "--output", output, "--run-name", NAME,
+        "--checkpoint-seconds", "5", *more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory, imagenet_weights: bytes) -> Path:
+    """The output folder of a quick run whose driver was killed in the middle and started again."""
+    assert imagenet_weights  # or the test is skipped, saying so
+    folder = tmp_path_factory.mktemp("quick")
+    output = folder / "runs"
+    with run(folder, output) as command:
+        command.until(lambda: result(output / NAME, "frozen").status == "finished")
+        command.until(lambda: len(epochs(output / NAME, "finetuned")) >= 1)
+        started = command.started()
+        command.send(signal.SIGKILL)
+        assert gone(started)
+    before = {name: epochs(output / NAME, name) for name in EXPERIMENTS}
+    with run(folder, output) as command:
+        assert command.ended() == 0, command.said()
+        last = command.stdout.read_text().splitlines()[-1]
+    assert last == str(output / NAME / "report" / "index.html")
+    for name, records in before.items():
+        now = epochs(output / NAME, name)
+        assert [record.epoch for record in now] == list(range(1, len(now) + 1))
+        # What was recorded before and is trained again gives the same, but for the time it takes.
+        for old, new in zip(records, now, strict=False):
+            assert (old.loss, old.val_accuracy) == (new.loss, new.val_accuracy)
+    return output
+
+
+def test_all_four_finish_after_a_kill_and_the_finished_one_is_not_repeated(output: Path) -> None:
+    attempts = {}
+    for name in EXPERIMENTS:
+        ended = result(output / NAME, name)
+        assert ended.status == "finished"
+        attempts[name] = ended.attempts
+    assert attempts["frozen"] == 1
+    assert attempts["finetuned"] == 2
+
+
+def test_all_four_classify_more_than_three_in_ten_of_the_sample(output: Path) -> None:
+    results = json.loads((output / NAME / "report" / "results.json").read_text())
+    assert results["run"]["status"] == "finished"
+    accuracies = {e["name"]: e["test"]["accuracy"] for e in results["experiments"]}
+    assert list(accuracies) == list(EXPERIMENTS)
+    assert min(accuracies.values()) > 0.30, accuracies
+
+
+def test_a_run_leaves_what_the_readme_says(output: Path) -> None:
+    run_folder = output / NAME
+    for name in EXPERIMENTS:
+        left = {path.name for path in (run_folder / name).iterdir()}
+        assert left >= {
+            "config.json", "epochs.jsonl", "result.json", "predictions.npz", "model.weights.h5",
+            "tensorboard",
+        }  # fmt: skip
+    report = {path.name for path in (run_folder / "report").iterdir()}
+    assert report >= {"index.html", "summary.csv", "results.json"}
+    assert {path.suffix for path in (run_folder / "report").iterdir()} >= {".svg", ".png"}
+
+
+def test_augmented_views_are_removed_when_all_have_passed_them(output: Path) -> None:
+    views = {path.name for path in output.glob("features/*/train/*") if any(path.iterdir())}
+    assert views == {"00000"}
+
+
+def test_the_report_is_rebuilt_from_the_records_alone(output: Path) -> None:
+    report = output / NAME / "report"
+    before = {name: (report / name).read_bytes() for name in ("results.json", "summary.csv")}
+    for path in report.iterdir():
+        path.unlink()
+    subprocess.run([sys.executable, "jobs/report.py", "--run", output / NAME], cwd=ROOT, check=True)
+    assert {name: (report / name).read_bytes() for name in before} == before
+
+
+def test_a_finished_run_is_not_trained_again(output: Path, tmp_path: Path) -> None:
+    before = {name: result(output / NAME, name) for name in EXPERIMENTS}
+    with run(tmp_path, output) as command:
+        assert command.ended() == 0, command.said()
+    assert {name: result(output / NAME, name) for name in EXPERIMENTS} == before
+
+
+def test_other_settings_under_the_same_name_are_refused(output: Path, tmp_path: Path) -> None:
+    with run(tmp_path, output, "--set", "frozen.epochs=3") as command:
+        assert command.ended() == 2
+        error = command.stderr.read_text()
+    assert error == (
+        f"error: --run-name {NAME}: that run exists with other settings: frozen.epochs was 12, "
+        "is 3; use the same settings to go on with it, or another name\n"
+    )
