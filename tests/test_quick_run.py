@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from real_run import ROOT, Command, epochs, gone, result
 
-from tests.real_run import ROOT, Command, epochs, gone, result
 from tlcluster.experiments import EXPERIMENTS
 
 pytestmark = pytest.mark.cluster

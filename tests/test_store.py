@@ -437,3 +437,18 @@ def test_a_body_that_a_simulated_server_cuts_short_is_read_again(
     path = store.fetch("a", sha256=sha256(b"whole body"), size=10)
     assert path.read_bytes() == b"whole body"
     assert simulated.cuts == []
+
+
+def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def make(_: int) -> list[str]:
+        made = []
+        for number in range(50):
+            start.wait(60)
+            made.append(open_store(f"{tmp_path}/{number}/new", create=True).url)
+        return made
+
+    with ThreadPoolExecutor(8) as pool:
+        expected = [f"{tmp_path}/{number}/new" for number in range(50)]
+        assert list(pool.map(make, range(8))) == [expected] * 8

@@ -177,17 +177,16 @@ def _open_directory(path: Path, create: bool) -> "DirectoryStore":
     except RuntimeError:
         raise UserError(f"{path}: there is no such account; give the path in full") from None
     with _explained(path):
-        if path.is_dir():
-            pass
-        elif path.exists():
-            raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
-        elif create:
+        # The workers of an experiment come to a new folder at the same moment: make, then look.
+        if create and not path.exists():
             path.mkdir(parents=True, exist_ok=True)
-        else:
+        if not path.exists():
             raise UserError(
                 f"{path}: no such directory; check the path, or fill a store there: "
                 f"python jobs/ingest.py --source … --store {path}"
             )
+        if not path.is_dir():
+            raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
         if create:
             tempfile.TemporaryFile(dir=path).close()
         else:
