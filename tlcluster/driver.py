@@ -102,7 +102,9 @@ class Driver:
                 note="earlier" if done else "",
             )
         waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
-        self.board = ray.remote(Board).options(num_cpus=0).remote()
+        # It comes back if its process dies; what it forgets, workers post again.
+        board = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        self.board = board.remote()
         self.weights = ray.put(self.ready.weights_file)
         heading = f"{self.settings.run_name}, {self.settings.profile} profile"
         scratch = scratch_folder("ray-train", Path(tempfile.gettempdir()))
