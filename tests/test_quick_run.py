@@ -2,12 +2,10 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from real_run import ROOT, Command, epochs, gone, result
+from real_run import Command, epochs, gone, result
 
 from tlcluster.experiments import EXPERIMENTS
 
@@ -84,29 +82,3 @@ def test_a_run_leaves_what_the_readme_says(output: Path) -> None:
 def test_augmented_views_are_removed_when_all_have_passed_them(output: Path) -> None:
     views = {path.name for path in output.glob("features/*/train/*") if any(path.iterdir())}
     assert views == {"00000"}
-
-
-def test_the_report_is_rebuilt_from_the_records_alone(output: Path) -> None:
-    report = output / NAME / "report"
-    before = {name: (report / name).read_bytes() for name in ("results.json", "summary.csv")}
-    for path in report.iterdir():
-        path.unlink()
-    subprocess.run([sys.executable, "jobs/report.py", "--run", output / NAME], cwd=ROOT, check=True)
-    assert {name: (report / name).read_bytes() for name in before} == before
-
-
-def test_a_finished_run_is_not_trained_again(output: Path, tmp_path: Path) -> None:
-    before = {name: result(output / NAME, name) for name in EXPERIMENTS}
-    with run(tmp_path, output) as command:
-        assert command.ended() == 0, command.said()
-    assert {name: result(output / NAME, name) for name in EXPERIMENTS} == before
-
-
-def test_other_settings_under_the_same_name_are_refused(output: Path, tmp_path: Path) -> None:
-    with run(tmp_path, output, "--set", "frozen.epochs=3") as command:
-        assert command.ended() == 2
-        error = command.stderr.read_text()
-    assert error == (
-        f"error: --run-name {NAME}: that run exists with other settings: frozen.epochs was 12, "
-        "is 3; use the same settings to go on with it, or another name\n"
-    )
