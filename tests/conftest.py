@@ -66,6 +66,18 @@ def tiny_cinic(sample_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_cinic(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CINIC-10 for real trainings: 20 images a class and split, 600 in all. Not to be changed."""
+    folder = tmp_path_factory.mktemp("small")
+    for class_folder in sorted(sample_folder.glob("*/*")):
+        target = folder / class_folder.relative_to(sample_folder)
+        target.mkdir(parents=True)
+        for image in sorted(class_folder.iterdir())[:20]:
+            shutil.copyfile(image, target / image.name)
+    return folder
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""

@@ -79,11 +79,16 @@ class Command:
 
     def started(self) -> set[Process]:
         """The processes that it and those that it started have started."""
-        return set(_descendants(self.process.pid))
+        return started_by(self.process.pid)
 
     def workers(self) -> list[Process]:
         """Ray's processes that train."""
         return [one for one in self.started() if _title(one).startswith("ray::RayTrainWorker")]
+
+
+def started_by(pid: int) -> set[Process]:
+    """The processes that a process and those that it started have started."""
+    return set(_descendants(pid))
 
 
 def alive(processes: set[Process]) -> set[Process]:

@@ -231,6 +231,8 @@ class Driver:
         """Bring the rows up to date; end what runs past its deadline or shows no sign of life."""
         now = time.monotonic()
         progress: dict[str, tuple[Progress, ...]] = ray.get(self.board.read.remote())
+        for experiment in self.experiments:
+            self.set_row(experiment, passed=progress.get(experiment.name, ())[:-1])
         for experiment in self.running():
             name = experiment.name
             posts = progress.get(name, ())
@@ -238,7 +240,7 @@ class Driver:
                 self.signs_of_life[name] = now
                 if self.rows[name].progress is None:
                     self.set_row(experiment, resumed=epochs_finished(posts[0]))
-                self.set_row(experiment, progress=posts[-1], passed=posts[:-1])
+                self.set_row(experiment, progress=posts[-1])
             began = self.rows[name].began or now
             if name in self.outcomes:
                 self.settle(experiment, self.outcomes[name])
