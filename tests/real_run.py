@@ -83,7 +83,14 @@ class Command:
 
     def workers(self) -> list[Process]:
         """Ray's processes that train."""
-        return [one for one in self.started() if _title(one).startswith("ray::RayTrainWorker")]
+        return self._titled("ray::RayTrainWorker")
+
+    def controllers(self) -> list[Process]:
+        """Ray's processes that look after the workers of one experiment each."""
+        return self._titled("ray::TrainController")
+
+    def _titled(self, title: str) -> list[Process]:
+        return [one for one in self.started() if _title(one).startswith(title)]
 
 
 def started_by(pid: int) -> set[Process]:

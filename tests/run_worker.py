@@ -30,7 +30,8 @@ from tlcluster.collective import joined, joined_lines, total
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.progress import Progress
-from tlcluster.train import Place, Task, train
+from tlcluster.task import Task
+from tlcluster.train import Place, train
 
 Json = dict[str, Any]
 

@@ -25,13 +25,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         # What everyone may know.
-        "cinic10 collective draws environment errors experiments meter order scratch",
-        "augment cache cli download metrics records",
+        "cinic10 collective draws environment errors experiments lean_ray meter order scratch",
+        "augment cache cli download metrics records trainer",
         # Where things are kept.
         "admission figures progress settings sources store",
         "checkpoint cluster events feature_key model runs s3 shards step weights",
         # What makes batches, pages and stores of them.
-        "ingest manifest page stream",
+        "ingest manifest page stream task",
         "data embedded features report",
         # What trains.
         "evaluate",
@@ -69,7 +69,7 @@ HOMES: Mapping[str, frozenset[str]] = {
     "tensorflow": TENSORFLOW,
     "tf_keras": TENSORFLOW,
     "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
-    "ray": frozenset({"cluster", "driver", "worker"}),
+    "ray": frozenset({"cluster", "driver", "lean_ray", "trainer", "worker"}),
     "boto3": frozenset({"s3"}),
     "botocore": frozenset({"s3"}),
     "s3transfer": frozenset({"s3"}),

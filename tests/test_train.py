@@ -8,6 +8,7 @@ import hashlib
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +41,8 @@ from tlcluster.records import (
 )
 from tlcluster.shards import INDEX_KEY, ShardInfo, encode, open_shard, read_index
 from tlcluster.store import Store, open_store
-from tlcluster.train import STEPS_PER_CALL, Task
+from tlcluster.task import Task
+from tlcluster.train import STEPS_PER_CALL
 
 pytestmark = pytest.mark.cluster
 
@@ -236,6 +238,7 @@ def trained(
             cache=str(folder / "cache"),
             cache_bytes=2**30,
             threads=1,
+            command_started=time.time(),
             attempt=2 if plan.after else 1,
         )
         fields = {**task._asdict(), "experiment": experiment.model_dump(), **plan.task}

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import signal
 import sys
+import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tlcluster.errors import UserError
+
+STARTED = time.time()
+"""When this process began, a moment ago for a command; in seconds since 1970."""
 
 OK = 0
 FAILED = 1

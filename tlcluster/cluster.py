@@ -13,6 +13,7 @@ import ray
 from tlcluster.cli import TERMINATED
 from tlcluster.environment import worker_environment
 from tlcluster.errors import UserError
+from tlcluster.lean_ray import leave_tensorflow_out
 from tlcluster.records import NodeRecord
 
 CONNECT_SECONDS = 10.0
@@ -62,6 +63,8 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
     else:
         # How often Ray asks what listens there, about half a minute each time.
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
+    # A process an experiment that only tells workers what we do not ask.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -69,7 +72,11 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
             # A cluster that we join has its own resources; one of ours has this process's cores.
             num_cpus=None if address else local_cpus(),
             include_dashboard=None if address else False,
-            runtime_env={"env_vars": worker_environment()},
+            runtime_env={
+                "env_vars": worker_environment(),
+                "worker_process_setup_hook": f"{leave_tensorflow_out.__module__}"
+                f".{leave_tensorflow_out.__name__}",
+            },
             logging_level=logging.ERROR,
             # Workers' logs stay in Ray's log folder; what matters comes back as records.
             log_to_driver=False,

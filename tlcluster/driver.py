@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.tensorflow import TensorflowTrainer
 from rich.console import Console
 
+from tlcluster import cli
 from tlcluster.admission import longest_first, workers_that_fit
 from tlcluster.cluster import nodes
 from tlcluster.experiments import Experiment
@@ -27,7 +27,8 @@ from tlcluster.records import RESULT, ExperimentResult, RunManifest, Status
 from tlcluster.scratch import scratch_folder
 from tlcluster.settings import worker_range
 from tlcluster.store import ObjectMissing, Store
-from tlcluster.train import Task, feature_key
+from tlcluster.task import Task, feature_key
+from tlcluster.trainer import LeanTrainer
 from tlcluster.worker import Order, run_worker
 
 GRACE_SECONDS = 1.0
@@ -36,6 +37,9 @@ GRACE_SECONDS = 1.0
 
 PREEMPTION_GRACE_SECONDS = 90.0
 """After SIGUSR1, with which Slurm announces the end of an allocation."""
+
+LEAVE_SECONDS = 5.0
+"""What ends at all ends at once."""
 
 POLL_SECONDS = 0.25
 
@@ -77,6 +81,9 @@ class Driver:
         self.signs_of_life: dict[str, float] = {}
         self.stopping: signal.Signals | None = None
         self.asked = 0.0
+        self.over = False
+        """Whether Ray is about to be left; then the threads that wait for trainers end unheard."""
+        self.threads: list[threading.Thread] = []
         self.view_users: dict[FeatureKey, list[Experiment]] = {}
         """Experiments that share fresh views."""
         self.next_view: dict[FeatureKey, int] = {}
@@ -141,7 +148,9 @@ class Driver:
         self.set_row(experiment, status="running", began=now)
         self.signs_of_life[experiment.name] = now
         # A daemon: one that Ray never gives its workers must not keep the driver alive.
-        threading.Thread(target=self.attempt, args=(experiment,), daemon=True).start()
+        thread = threading.Thread(target=self.attempt, args=(experiment,), daemon=True)
+        thread.start()
+        self.threads.append(thread)
 
     def attempt(self, experiment: Experiment) -> None:
         """Train with fresh workers until it ends well, cannot, or the retries are spent."""
@@ -153,6 +162,8 @@ class Driver:
                 # What a driver that is killed leaves: the next one counts on from here.
                 self.write(experiment, "running", None, attempts)
                 error = self.fit(experiment, attempts)
+                if self.over:
+                    break
                 fatal, stopped = ray.get(self.board.verdict.remote(experiment.name))
                 error = fatal or error
                 if error is None or fatal or stopped or self.left_finished(experiment):
@@ -166,6 +177,11 @@ class Driver:
         try:
             self.trainer(experiment, attempt).fit()
         except (TrainingFailedError, ray.exceptions.RayError) as failure:
+            if self.over:
+                return None
+            # A controller that died has left its workers' places taken.
+            for group in ray.get(self.board.reservations.remote(experiment.name)):
+                ray.util.remove_placement_group(group)
             return reason(failure)
         return None
 
@@ -185,16 +201,19 @@ class Driver:
             cache=settings.cache,
             cache_bytes=int(settings.cache_gib * 2**30),
             threads=self.admission.threads,
+            command_started=cli.STARTED,
             attempt=attempt,
         )
 
-    def trainer(self, experiment: Experiment, attempt: int) -> TensorflowTrainer:
+    def trainer(self, experiment: Experiment, attempt: int) -> LeanTrainer:
         settings, admission = self.settings, self.admission
         resources = {"CPU": admission.cpus_per_worker}
         if admission.gpus_per_worker:
             resources["GPU"] = admission.gpus_per_worker
-        return TensorflowTrainer(
+        return LeanTrainer(
             run_worker,
+            board=self.board,
+            experiment=experiment.name,
             train_loop_config={
                 "order": Order(self.task(experiment, attempt), [self.weights], self.board)
             },
@@ -360,6 +379,16 @@ class Driver:
                 attempts = self.results[experiment.name].attempts
                 attempts += self.status(experiment) == "running"
                 self.record(experiment, "interrupted", None, attempts)
+
+    def leave(self) -> None:
+        """End what still trains. To be called before Ray is left: a thread that waits for a
+        trainer then would find Ray gone, and Ray ends a process that asks it something."""
+        self.over = True
+        for controller in ray.get(self.board.controllers.remote()):
+            ray.kill(controller)
+        until = time.monotonic() + LEAVE_SECONDS
+        for thread in self.threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def read_result(run: Store, experiment: str) -> ExperimentResult:

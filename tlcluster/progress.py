@@ -52,6 +52,8 @@ class Board:
     def __init__(self) -> None:
         self._progress: dict[str, list[Progress]] = {}
         self._workers: dict[str, list[object]] = {}
+        self._controllers: dict[str, list[object]] = {}
+        self._reservations: dict[str, list[object]] = {}
         self._failures: dict[str, str] = {}
         self._stopped: set[str] = set()
 
@@ -59,6 +61,8 @@ class Board:
         """Forget what an earlier attempt left."""
         self._progress.pop(experiment, None)
         self._workers.pop(experiment, None)
+        self._controllers.pop(experiment, None)
+        self._reservations.pop(experiment, None)
 
     def hello(self, experiment: str, worker: object) -> None:
         """A worker has started; `worker` is its actor handle."""
@@ -66,6 +70,21 @@ class Board:
 
     def workers(self, experiment: str) -> list[object]:
         return self._workers.get(experiment, [])
+
+    def controlled(self, experiment: str, controller: object) -> None:
+        """Somebody looks after its workers; `controller` is the actor's handle."""
+        self._controllers.setdefault(experiment, []).append(controller)
+
+    def controllers(self) -> list[object]:
+        """Those of all experiments that have begun, whether they are still alive or not."""
+        return [one for controllers in self._controllers.values() for one in controllers]
+
+    def reserved(self, experiment: str, group: object) -> None:
+        """Its workers have places; `group` is their placement group."""
+        self._reservations.setdefault(experiment, []).append(group)
+
+    def reservations(self, experiment: str) -> list[object]:
+        return self._reservations.get(experiment, [])
 
     def post(self, experiment: str, progress: Progress) -> bool:
         """Note the progress; True if the experiment should stop."""

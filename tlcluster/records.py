@@ -105,6 +105,9 @@ class ExperimentResult(Record):
     stopped_early: bool = False
     wall_seconds: float = 0.0
     """Time with workers running, all attempts together, test evaluation included."""
+    startup_seconds: float | None = None
+    """From the start of the command to the end of the first training step that it led to. It
+    includes the turns of others where experiments queue."""
     images_per_second: float | None = None
     """Training images a second over all epochs."""
 

@@ -82,6 +82,7 @@ def _experiment(experiment: ExperimentRun) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "stopped_early": result.stopped_early,
         "wall_seconds": result.wall_seconds,
+        "startup_seconds": result.startup_seconds,
         "images_per_second": result.images_per_second,
         "test": _test(experiment.metrics) if experiment.metrics else None,
         "history": {
@@ -170,6 +171,7 @@ def summary_csv(run: Run) -> str:
                 "workers": len(result.workers),
                 "attempts": result.attempts,
                 "wall_seconds": result.wall_seconds,
+                "startup_seconds": result.startup_seconds,
                 "images_per_second": result.images_per_second,
             }
         )

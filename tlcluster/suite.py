@@ -65,6 +65,7 @@ def run_suite(settings: RunSettings, command: str) -> int:
             statuses = {row.status for row in driver.rows.values()}
             with held(run, MANIFEST_LOCK, wait=True):
                 key = conclude(run, manifest, time.monotonic() - began)
+            driver.leave()
     # After the block, for Ray has something to say when it ends, and this is the last line.
     say(console, f"{run.url}/{key}")
     if "interrupted" in statuses:

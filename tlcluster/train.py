@@ -29,8 +29,8 @@ from tlcluster.data import dataset
 from tlcluster.errors import UserError
 from tlcluster.evaluate import EVALUATION_BATCH, Evaluator
 from tlcluster.events import Events
-from tlcluster.experiments import BASE_FEATURES, Experiment
-from tlcluster.feature_key import PLAIN, FeatureKey, view_of
+from tlcluster.experiments import BASE_FEATURES
+from tlcluster.feature_key import PLAIN, view_of
 from tlcluster.features import FeatureStore
 from tlcluster.model import (
     build_models,
@@ -57,6 +57,7 @@ from tlcluster.shards import Index, open_shard, read_index
 from tlcluster.step import training_call
 from tlcluster.store import Store, open_store
 from tlcluster.stream import Batch, stream, stream_from
+from tlcluster.task import Task, feature_key
 
 STEPS_PER_CALL = 8
 """Steps in one call of the graph. Between calls progress is shown, checkpoints are
@@ -64,33 +65,6 @@ written and a wish to stop is heard."""
 
 COLLECTIVE_TIMEOUT_SECONDS = 600
 """After this long without the other workers a step fails instead of hanging."""
-
-
-class Task(NamedTuple):
-    """All that a worker is told. It can be pickled and holds no credential."""
-
-    experiment: Experiment
-    seed: int
-    store: str
-    index_sha256: str
-    run: str
-    """Address of the run's folder."""
-    features: str | None
-    """Address of the folder where features of the frozen base are kept; None computes them
-    anew whenever they are needed."""
-    weights: str
-    """Names the base's weights in the key of features."""
-    views: int | None
-    """Augmented views that experiments with a frozen base take in turn; None shows a fresh one
-    every epoch."""
-    scale_batch: bool
-    checkpoint_seconds: float
-    cache: str | None
-    cache_bytes: int
-    threads: int
-    """Threads of one TensorFlow operation on the CPU; 0 lets TensorFlow choose."""
-    attempt: int
-    """How often the experiment's workers were started, this time included."""
 
 
 class Place(NamedTuple):
@@ -204,6 +178,7 @@ class _Worker:
         self.state = TrainingState()
         self.best: list[np.ndarray] = []
         self.earlier_seconds = 0.0
+        self.startup_seconds: float | None = None
         self.data_error: UserError | None = None
         """What went wrong in `training_data`; tf.data passes on its text, not the exception."""
         self.last_checkpoint = time.monotonic()
@@ -334,7 +309,9 @@ class _Worker:
         """The rest of the epoch's steps; False if asked to stop before its end."""
         stop = False
         while self.state.step < self.steps:
-            steps = min(STEPS_PER_CALL, self.steps - self.state.step)
+            # The first one alone, so that what takes long before it can be told apart.
+            first = self.state.epoch == 1 and self.state.step == 0
+            steps = 1 if first else min(STEPS_PER_CALL, self.steps - self.state.step)
             start = time.monotonic()
             try:
                 loss, correct, rows, stops = self.training_call(
@@ -353,6 +330,8 @@ class _Worker:
                     "train_seconds": self.state.train_seconds + time.monotonic() - start,
                 }
             )
+            if self.startup_seconds is None:
+                self.startup_seconds = time.time() - self.task.command_started
             # The wish to stop went through the same sum as the losses, so that all
             # workers see it after the same step.
             if stops:
@@ -458,6 +437,7 @@ class _Worker:
                 best_epoch=self.state.best_epoch,
                 stopped_early=self.state.stopped_early,
                 wall_seconds=self.wall_seconds(),
+                startup_seconds=self.startup_seconds,
                 images_per_second=len(history) * self.index.rows("train") / train_seconds,
             ),
         )
@@ -509,11 +489,6 @@ class _Worker:
                 phase=phase,
             )
         )
-
-
-def feature_key(task: Task) -> FeatureKey:
-    """Where the features that a task needs lie."""
-    return FeatureKey(task.index_sha256, task.weights, task.experiment.preprocess, task.seed)
 
 
 def sources_and_labels(store: Store, index: Index, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import ray.train
 from tlcluster.errors import UserError
 from tlcluster.progress import Progress
 from tlcluster.records import EpochRecord
-from tlcluster.train import Place, Task, train
+from tlcluster.task import Task
 
 
 class Order(NamedTuple):
@@ -23,6 +23,9 @@ class Order(NamedTuple):
 
 def run_worker(order: dict[str, Order]) -> None:
     """The training function of an experiment's TensorflowTrainer."""
+    # The driver and Ray's controllers import this module too, and need no TensorFlow.
+    from tlcluster.train import Place, train  # noqa: PLC0415
+
     task, weights, board = order["order"]
     context = ray.train.get_context()
     name = task.experiment.name
