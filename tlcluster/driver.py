@@ -15,6 +15,7 @@ from typing import NamedTuple
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.tensorflow import TensorflowTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from tlcluster.admission import longest_first, workers_that_fit
@@ -102,8 +103,15 @@ class Driver:
                 note="earlier" if done else "",
             )
         waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
-        # It comes back if its process dies; what it forgets, workers post again.
-        board = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        # It comes back if its process dies; what it forgets, workers post again. On the driver's
+        # node, or a lost node that trains one experiment would take the word from all of them.
+        here = ray.get_runtime_context().get_node_id()
+        board = ray.remote(Board).options(
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        )
         self.board = board.remote()
         self.weights = ray.put(self.ready.weights_file)
         heading = f"{self.settings.run_name}, {self.settings.profile} profile"
