@@ -134,6 +134,8 @@ def ray_lab(
             **authentication,
             "AWS_ENDPOINT_URL": s3,
             "AWS_ENDPOINT_URL_S3": s3,
+            # How long Ray Train waits for resources before the driver counts the nodes again.
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
             # A head without CPUs would start the controllers of the experiments one by one.
             "RAY_worker_maximum_startup_concurrency": "16",
             "PATH": path,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.tensorflow import TensorflowTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
@@ -171,11 +172,17 @@ class Driver:
     def fit(self, experiment: Experiment, attempt: int) -> str | None:
         """One attempt; returns what went wrong."""
         ray.get(self.board.begin.remote(experiment.name))
-        try:
-            self.trainer(experiment, attempt).fit()
-        except (TrainingFailedError, ray.exceptions.RayError) as failure:
-            return reason(failure)
-        return None
+        while True:
+            try:
+                self.trainer(experiment, attempt).fit()
+            except (TrainingFailedError, ray.exceptions.RayError) as failure:
+                _, stopped = ray.get(self.board.verdict.remote(experiment.name))
+                # Where a node was lost, its workers wait for others to end, or are too many for
+                # the nodes left, which are counted again. `watch` sees that this comes to an end.
+                if stopped or not never_placed(failure):
+                    return reason(failure)
+            else:
+                return None
 
     def task(self, experiment: Experiment, attempt: int) -> Task:
         settings = self.settings
@@ -376,6 +383,12 @@ def read_result(run: Store, experiment: str) -> ExperimentResult:
         return ExperimentResult.model_validate_json(run.get(f"{experiment}/{RESULT}"))
     except (ObjectMissing, ValueError):
         return ExperimentResult(status="queued")
+
+
+def never_placed(failure: Exception) -> bool:
+    """Whether Ray gave an attempt's workers no place in the time that Ray Train waits for it."""
+    cause = getattr(failure, "controller_failure", None)
+    return isinstance(cause, WorkerGroupStartupTimeoutError)
 
 
 def reason(failure: Exception) -> str:
