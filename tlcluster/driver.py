@@ -177,12 +177,19 @@ class Driver:
                 self.trainer(experiment, attempt).fit()
             except (TrainingFailedError, ray.exceptions.RayError) as failure:
                 _, stopped = ray.get(self.board.verdict.remote(experiment.name))
-                # Where a node was lost, its workers wait for others to end, or are too many for
-                # the nodes left, which are counted again. `watch` sees that this comes to an end.
                 if stopped or not never_placed(failure):
                     return reason(failure)
+                # Where a node was lost, they are too many for the nodes left, which are counted
+                # again, or wait for the end of another experiment; what waits for none, stalls.
+                if self.others_train(experiment):
+                    self.signs_of_life[experiment.name] = time.monotonic()
             else:
                 return None
+
+    def others_train(self, experiment: Experiment) -> bool:
+        """Whether another experiment has workers, so that it makes room one day."""
+        others = [e.name for e in self.running() if e != experiment]
+        return any(ray.get([self.board.workers.remote(name) for name in others]))
 
     def task(self, experiment: Experiment, attempt: int) -> Task:
         settings = self.settings
