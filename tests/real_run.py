@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tlcluster.records import EPOCHS, RESULT, EpochRecord, ExperimentResult
@@ -27,21 +28,31 @@ class Process(NamedTuple):
 class Command:
     """`python jobs/run_all.py …`, running."""
 
-    def __init__(self, folder: Path, *arguments: object, cpus: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        program: Sequence[str] = (sys.executable,),
+        cpus: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """
         Args:
             folder: where its output goes, a new file each.
             arguments: the job and its arguments.
+            program: what runs it.
             cpus: the cores that it may use, as `taskset` takes them.
+            environment: changes to this process's environment.
         """
         self.stdout = folder / f"stdout-{time.monotonic_ns()}"
         self.stderr = folder / f"stderr-{time.monotonic_ns()}"
-        program = ["taskset", "-c", cpus, sys.executable] if cpus else [sys.executable]
+        if cpus:
+            program = ("taskset", "-c", cpus, *program)
         with self.stdout.open("w") as stdout, self.stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 [*program, *map(str, arguments)],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -90,7 +101,7 @@ class Command:
         return self._titled("ray::TrainController")
 
     def _titled(self, title: str) -> list[Process]:
-        return [one for one in self.started() if _title(one).startswith(title)]
+        return [one for one in self.started() if title(one).startswith(title)]
 
 
 def started_by(pid: int) -> set[Process]:
@@ -158,7 +169,8 @@ def _stat(pid: int) -> list[str]:
     return [] if fields[0] in "ZX" else [fields[1], fields[19]]
 
 
-def _title(process: Process) -> str:
+def title(process: Process) -> str:
+    """What a process calls itself, its arguments separated by zero bytes."""
     try:
         return Path(f"/proc/{process.pid}/cmdline").read_bytes().decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):

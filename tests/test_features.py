@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -243,6 +244,20 @@ def test_the_claim_of_a_dead_worker_is_taken_over(
     monkeypatch.setattr(features, "CLAIM_SECONDS", 0.05)
     monkeypatch.setattr(features, "POLL_SECONDS", 0.01)
     np.testing.assert_array_equal(opened().load("train", 1, 0).inputs, expected)
+    assert found(store, ".claim") == []
+
+
+def test_one_that_knows_how_long_a_shard_takes_waits_no_longer_for_a_dead_worker(
+    opened: Open, store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "LEAST_CLAIM_SECONDS", 0.05)
+    worker = opened()
+    worker.load("train", 1, 0)
+    (small_file,) = found(store, ".json")
+    store.put(small_file.replace("00001/", "00002/").replace(".json", ".claim"), b"")
+    began = time.monotonic()
+    worker.load("train", 2, 0)
+    assert time.monotonic() - began < features.CLAIM_SECONDS / 2
     assert found(store, ".claim") == []
 
 

@@ -208,6 +208,19 @@ def test_a_store_that_is_embedded_beside_an_output_in_s3_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("output", ["runs", "../_ray_pkg_1/runs"])
+def test_an_output_that_would_be_deleted_with_the_job_is_refused(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert refusal(output=output) == (
+        f"--output {output}: a job's working directory is deleted when the job is over; name "
+        "s3://BUCKET/PREFIX, or a directory that all nodes reach by its absolute path"
+    )
+
+
 def test_weights_that_are_not_there_are_refused_before_ray_starts(
     sample_store: Store, tmp_path: Path
 ) -> None:

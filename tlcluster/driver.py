@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from tlcluster import cli
@@ -109,8 +111,15 @@ class Driver:
                 note="earlier" if done else "",
             )
         waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
-        # It comes back if its process dies; what it forgets, workers post again.
-        board = ray.remote(Board).options(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        # It comes back if its process dies; what it forgets, workers post again. On the driver's
+        # node, or a lost node that trains one experiment would take the word from all of them.
+        here = ray.get_runtime_context().get_node_id()
+        board = ray.remote(Board).options(
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        )
         self.board = board.remote()
         self.weights = ray.put(self.ready.weights_file)
         heading = f"{self.settings.run_name}, {self.settings.profile} profile"
@@ -174,16 +183,29 @@ class Driver:
     def fit(self, experiment: Experiment, attempt: int) -> str | None:
         """One attempt; returns what went wrong."""
         ray.get(self.board.begin.remote(experiment.name))
-        try:
-            self.trainer(experiment, attempt).fit()
-        except (TrainingFailedError, ray.exceptions.RayError) as failure:
-            if self.over:
+        while True:
+            try:
+                self.trainer(experiment, attempt).fit()
+            except (TrainingFailedError, ray.exceptions.RayError) as failure:
+                if self.over:
+                    return None
+                # A controller that died has left its workers' places taken.
+                for group in ray.get(self.board.reservations.remote(experiment.name)):
+                    ray.util.remove_placement_group(group)
+                _, stopped = ray.get(self.board.verdict.remote(experiment.name))
+                if stopped or not never_placed(failure):
+                    return reason(failure)
+                # Where a node was lost, they are too many for the nodes left, which are counted
+                # again, or wait for the end of another experiment; what waits for none, stalls.
+                if self.others_train(experiment):
+                    self.signs_of_life[experiment.name] = time.monotonic()
+            else:
                 return None
-            # A controller that died has left its workers' places taken.
-            for group in ray.get(self.board.reservations.remote(experiment.name)):
-                ray.util.remove_placement_group(group)
-            return reason(failure)
-        return None
+
+    def others_train(self, experiment: Experiment) -> bool:
+        """Whether another experiment has workers, so that it makes room one day."""
+        others = [e.name for e in self.running() if e != experiment]
+        return any(ray.get([self.board.workers.remote(name) for name in others]))
 
     def task(self, experiment: Experiment, attempt: int) -> Task:
         settings = self.settings
@@ -397,6 +419,12 @@ def read_result(run: Store, experiment: str) -> ExperimentResult:
         return ExperimentResult.model_validate_json(run.get(f"{experiment}/{RESULT}"))
     except (ObjectMissing, ValueError):
         return ExperimentResult(status="queued")
+
+
+def never_placed(failure: Exception) -> bool:
+    """Whether Ray gave an attempt's workers no place in the time that Ray Train waits for it."""
+    cause = getattr(failure, "controller_failure", None)
+    return isinstance(cause, WorkerGroupStartupTimeoutError)
 
 
 def reason(failure: Exception) -> str:

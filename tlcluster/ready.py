@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tlcluster.admission import Admission, admit
 from tlcluster.cinic10 import CLASSES, IMAGE_SHAPE, SPLITS
@@ -16,6 +17,9 @@ from tlcluster.settings import EMBEDDED, RunSettings, chosen_experiments, worker
 from tlcluster.shards import Index, check_complete, read_index
 from tlcluster.store import Store, open_store
 from tlcluster.weights import find_weights
+
+JOB_FOLDERS = "working_dir_files"
+"""Where Ray keeps the folders of jobs that were submitted to it, on every node."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     A dry run starts neither, and downloads no weights.
     """
     settings = settings.named()
+    refuse_to_lose(settings.output)
     experiments = chosen_experiments(settings)
     store = stack.enter_context(opened_store(settings))
     index, index_sha256 = checked_index(store)
@@ -77,6 +82,19 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
         nodes,
         admission,
     )
+
+
+def refuse_to_lose(output: str) -> None:
+    """A job that is submitted to Ray works in a copy of a folder that is deleted after it.
+
+    Raises:
+        UserError: the output would be in there, where no other node sees it either.
+    """
+    if "://" not in output and JOB_FOLDERS in Path(output).absolute().parts:
+        raise UserError(
+            f"--output {output}: a job's working directory is deleted when the job is over; name "
+            "s3://BUCKET/PREFIX, or a directory that all nodes reach by its absolute path"
+        )
 
 
 @contextlib.contextmanager

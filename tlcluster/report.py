@@ -33,13 +33,14 @@ def write_report(store: Store, run_prefix: str = "") -> str:
         UserError: there is no run, a record is damaged, or the store cannot be written.
     """
     run = read_run(store, run_prefix)
-    figures = draw_figures(run)
     folder = f"{run_prefix}{records.REPORT}/"
+    # Before the figures, which take seconds: a run that is being ended may not have them.
+    store.put(f"{folder}summary.csv", summary_csv(run).encode())
+    store.put(f"{folder}results.json", results_json(run).encode())
+    figures = draw_figures(run)
     for figure in figures.values():
         store.put(f"{folder}{figure.name}.svg", figure.svg)
         store.put(f"{folder}{figure.name}.png", figure.png)
-    store.put(f"{folder}summary.csv", summary_csv(run).encode())
-    store.put(f"{folder}results.json", results_json(run).encode())
     store.put(run_prefix + INDEX, render_page(run, figures).encode())
     return run_prefix + INDEX
 

@@ -1,0 +1,280 @@
+"""README's recipe for a Ray cluster, on a real one: submitted, stopped, continued, and harmed."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import time
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from k8s_container import why_not
+from ray_lab import Node, RayLab, ray_lab
+from readme import recipe
+from real_run import Command
+
+from tlcluster.embedded import EmbeddedStore
+from tlcluster.ingest import ingest
+from tlcluster.records import EPOCHS, RESULT, EpochRecord, ExperimentResult
+from tlcluster.store import ObjectMissing, Store, open_store
+
+WHY_NOT = why_not()
+pytestmark = [
+    pytest.mark.cluster,
+    # Where the suite decides whether a change is taken, the tests fail instead.
+    pytest.mark.skipif(WHY_NOT is not None and os.environ.get("CI") != "true", reason=str(WHY_NOT)),
+]
+
+FLAGS = (
+    "--weights", "none", "--checkpoint-seconds", "0", "--set", "*.global_batch=10",
+    "--set", "frozen.epochs=2", "--set", "augmented.epochs=9", "--set", "regularized.epochs=9",
+)  # fmt: skip
+"""They make the recipe's run a short one."""
+LONGER = ("augmented", "regularized")
+EVERY_RUN = {"actors: _AutoscalingCoordinatorActor"}
+"""What Ray may have once for all runs."""
+
+
+class Stage(NamedTuple):
+    """What was left when a job of the run had ended."""
+
+    status: int
+    """Exit status of `ray job submit`."""
+    said: str
+    job: dict[str, Any]
+    """What the Jobs API tells of it."""
+    left: set[str]
+    """What is left of it on the cluster."""
+    results: dict[str, Any]
+    ended: dict[str, ExperimentResult]
+    epochs: dict[str, list[EpochRecord]]
+
+
+class Submission:
+    """A job that was submitted with a command of the README."""
+
+    def __init__(self, lab: RayLab, folder: Path, command: str) -> None:
+        self.lab = lab
+        self.command = Command(
+            folder, "-c", command, program=("bash",), environment=lab.environment
+        )
+
+    def __enter__(self) -> "Submission":
+        self.command.__enter__()
+        self.command.until(lambda: "submitted successfully" in self.command.said())
+        (self.name,) = re.findall(r"Job '(\w+)' submitted", self.command.said())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.command.__exit__()
+
+    def ray_job(self, verb: str, folder: Path) -> None:
+        """`ray job VERB` for this job."""
+        command = f"ray job {verb} --address http://{self.lab.head}:8265 {self.name}"
+        with Command(
+            folder, "-c", command, program=("bash",), environment=self.lab.environment
+        ) as done:
+            assert done.ended() == 0, done.said()
+
+
+@pytest.fixture(scope="module")
+def place(s3: EmbeddedStore) -> str:
+    """An empty place in S3: BUCKET/PREFIX."""
+    return f"{s3.url}/ray-jobs".removeprefix("s3://")
+
+
+@pytest.fixture(scope="module")
+def lab(s3: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayLab]:
+    """A head and two workers."""
+    with ray_lab(tmp_path_factory.mktemp("lab"), 2, s3.endpoint, s3.environment) as lab:
+        yield lab
+
+
+def training(lab: RayLab) -> list[Node]:
+    """The nodes that train."""
+    return [
+        node
+        for node in lab.nodes
+        if any(said.startswith("ray::RayTrainWorker") for said in node.titles().values())
+    ]
+
+
+def epochs(run: Store, experiment: str) -> list[EpochRecord]:
+    try:
+        lines = run.get(f"{experiment}/{EPOCHS}").splitlines()
+    except ObjectMissing:
+        return []
+    return [EpochRecord.model_validate_json(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def stages(
+    lab: RayLab, place: str, small_cinic: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Stage]:
+    """The recipe's run: first one experiment, then two more that are stopped and lose a node."""
+    folder = tmp_path_factory.mktemp("jobs")
+    ingest(str(small_cinic), open_store(f"s3://{place}/cinic10"), rows_per_shard=50, processes=1)
+    run = open_store(f"s3://{place}/runs/first")
+    (command,) = recipe("Ray", HEAD=lab.head, BUCKET=place)
+
+    def submitted(*flags: str) -> Submission:
+        return Submission(lab, folder, f"{command} {shlex.join([*FLAGS, *flags])}")
+
+    def stage(job: Submission) -> Stage:
+        status = job.command.ended()
+        deadline = time.monotonic() + 30
+        while (left := set(lab.left()) - EVERY_RUN) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        known = {item.key for item in run.list("")}
+        names = [name for name in ("frozen", *LONGER) if f"{name}/{RESULT}" in known]
+        return Stage(
+            status,
+            job.command.said(),
+            lab.jobs()[job.name],
+            left,
+            json.loads(run.get("report/results.json")),
+            {n: ExperimentResult.model_validate_json(run.get(f"{n}/{RESULT}")) for n in names},
+            {name: epochs(run, name) for name in names},
+        )
+
+    def further(job: Submission, already: dict[str, int]) -> None:
+        """Wait for both of the longer experiments to go on."""
+        for name in LONGER:
+            job.command.until(lambda name=name: len(epochs(run, name)) > already.get(name, 0))
+
+    found = {}
+    with submitted("--experiments", "frozen") as job:
+        found["finished"] = stage(job)
+    both = ("--experiments", ",".join(LONGER), "--workers", "1")
+    with submitted(*both) as job:
+        further(job, {})
+        job.ray_job("stop", folder)
+        found["stopped"] = stage(job)
+    with submitted(*both) as job:
+        further(job, {name: len(epochs(run, name)) for name in LONGER})
+        os.kill(training(lab)[0].raylet(), signal.SIGKILL)
+        found["lost a node"] = stage(job)
+    return found
+
+
+def status_of(stage: Stage) -> dict[str, str]:
+    return {experiment["name"]: experiment["status"] for experiment in stage.results["experiments"]}
+
+
+def test_the_recipe_trains_on_several_nodes_from_and_into_s3(
+    stages: dict[str, Stage], lab: RayLab, place: str
+) -> None:
+    done = stages["finished"]
+    assert (done.status, done.job["status"], done.job["driver_exit_code"]) == (0, "SUCCEEDED", 0)
+    assert f"\ns3://{place}/runs/first/report/index.html\n" in done.said
+    assert status_of(done) == {"frozen": "finished"}
+    assert len(done.epochs["frozen"]) == 2
+    first, second = done.ended["frozen"].workers
+    assert first.host != second.host
+    hosts = [node["host"] for node in done.results["run"]["hardware"]]
+    assert hosts == [node.name for node in lab.nodes]
+    assert {first.host, second.host} == set(hosts[1:])
+
+
+def test_the_cluster_answers_nobody_without_its_token(lab: RayLab) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        lab._replace(token="0" * 40).jobs()
+    assert refused.value.code == 403
+
+
+def test_the_jobs_api_shows_no_credential(
+    stages: dict[str, Stage], lab: RayLab, s3: EmbeddedStore
+) -> None:
+    assert stages
+    keys = re.findall(r"= (\w{20,})", s3.credentials_file.read_text())
+    assert len(keys) == 2
+    shown = json.dumps(lab.jobs())
+    assert "runtime_env" in shown
+    assert [secret for secret in (*keys, lab.token) if secret in shown] == []
+
+
+def test_a_job_that_is_stopped_leaves_a_partial_report_that_says_so(
+    stages: dict[str, Stage],
+) -> None:
+    stopped = stages["stopped"]
+    assert stopped.job["status"] == "STOPPED"
+    assert "/runs/first/report/index.html\n" in stopped.said
+    assert status_of(stopped) == {"frozen": "finished"} | dict.fromkeys(LONGER, "interrupted")
+    assert stopped.results["run"]["status"] == "interrupted"
+    for experiment in stopped.results["experiments"][1:]:
+        history = experiment["history"]["val_accuracy"]
+        assert history == [epoch.val_accuracy for epoch in stopped.epochs[experiment["name"]]]
+        assert 0 < len(history) < 9
+
+
+def test_no_job_leaves_anything_on_the_cluster(stages: dict[str, Stage]) -> None:
+    assert {name: stage.left for name, stage in stages.items()} == dict.fromkeys(stages, set())
+
+
+def untimed(records: list[EpochRecord]) -> list[dict[str, Any]]:
+    return [record.model_dump(exclude={"seconds", "images_per_second"}) for record in records]
+
+
+def test_submitted_again_the_same_run_goes_on(stages: dict[str, Stage]) -> None:
+    before, after = stages["stopped"], stages["lost a node"]
+    assert (after.status, after.job["driver_exit_code"]) == (0, 0)
+    assert status_of(after) == dict.fromkeys(("frozen", *LONGER), "finished")
+    assert after.ended["frozen"] == stages["finished"].ended["frozen"]
+    for name in LONGER:
+        assert [epoch.epoch for epoch in after.epochs[name]] == list(range(1, 10))
+        already = untimed(before.epochs[name])
+        assert untimed(after.epochs[name])[: len(already)] == already
+
+
+def test_an_experiment_whose_node_is_lost_goes_on_elsewhere_and_the_other_does_not_notice(
+    stages: dict[str, Stage], lab: RayLab
+) -> None:
+    before, after = stages["stopped"].ended, stages["lost a node"].ended
+    attempts = sorted(after[name].attempts - before[name].attempts for name in LONGER)
+    assert attempts == [1, 2]
+    # The node that is left had one CPU for both, one after the other.
+    (left,) = (node.name for node in lab.nodes[1:] if node.holder.poll() is None)
+    assert {after[name].workers[0].host for name in LONGER} == {left}
+
+
+@pytest.mark.parametrize(
+    ("store", "output", "why"),
+    [
+        (
+            "embedded",
+            "OUTPUT",
+            (
+                "--store embedded: this cluster has NODES nodes, and the embedded store is on one; "
+                "fill a store that all nodes reach with jobs/ingest.py and name it"
+            ),
+        ),
+        (
+            "s3://BUCKET/cinic10",
+            "runs",
+            (
+                "--output runs: a job's working directory is deleted when the job is over; name "
+                "s3://BUCKET/PREFIX, or a directory that all nodes reach by its absolute path"
+            ),
+        ),
+    ],
+)
+def test_what_other_nodes_would_not_see_is_refused(
+    store: str, output: str, why: str, lab: RayLab, place: str, tmp_path: Path
+) -> None:
+    (command,) = recipe("Ray", HEAD=lab.head, BUCKET=place)
+    output = output.replace("OUTPUT", str(tmp_path))
+    where = shlex.join(["--store", store.replace("BUCKET", place), "--output", output])
+    with Submission(lab, tmp_path, f"{command} --weights none {where}") as job:
+        # Ray has one exit status for all that is not 0, and tells which it was.
+        assert job.command.ended() == 1
+        told = lab.jobs()[job.name]
+    assert (told["status"], told["driver_exit_code"]) == ("FAILED", 2)
+    nodes = sum(node.holder.poll() is None for node in lab.nodes)
+    last = told["message"].splitlines()[-1]
+    assert last == f"error: {why.replace('NODES', str(nodes))}"
+    assert last in job.command.said().splitlines()
+    assert "Traceback" not in job.command.said()
