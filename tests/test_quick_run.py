@@ -82,3 +82,35 @@ def test_a_run_leaves_what_the_readme_says(output: Path) -> None:
 def test_augmented_views_are_removed_when_all_have_passed_them(output: Path) -> None:
     views = {path.name for path in output.glob("features/*/train/*") if any(path.iterdir())}
     assert views == {"00000"}
+
+
+def test_the_report_is_rebuilt_from_the_records_to_the_byte(output: Path, tmp_path: Path) -> None:
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (output / NAME / "report").iterdir()}
+
+    before = files()
+    for path in (output / NAME / "report").iterdir():
+        path.unlink()
+    with Command(tmp_path, "jobs/report.py", "--run", output / NAME) as command:
+        assert command.ended() == 0, command.said()
+    assert files() == before
+
+
+def test_a_finished_run_is_not_trained_again(output: Path, tmp_path: Path) -> None:
+    before = {name: result(output / NAME, name) for name in EXPERIMENTS}
+    with run(tmp_path, output) as command:
+        assert command.ended() == 0, command.said()
+        lines = command.stdout.read_text().splitlines()
+    assert [line.split() for line in lines[:-1]] == [
+        [name, "finished", "earlier"] for name in EXPERIMENTS
+    ]
+    assert {name: result(output / NAME, name) for name in EXPERIMENTS} == before
+
+
+def test_a_run_goes_on_with_its_own_settings_only(output: Path, tmp_path: Path) -> None:
+    with run(tmp_path, output, "--set", "frozen.epochs=3") as command:
+        assert command.ended() == 2, command.said()
+    assert command.said() == (
+        f"error: --run-name {NAME}: that run exists with other settings: frozen.epochs was 12, is "
+        "3; use the same settings to go on with it, or another name\n"
+    )
