@@ -124,17 +124,23 @@ class Driver:
         self.weights = ray.put(self.ready.weights_file)
         heading = f"{self.settings.run_name}, {self.settings.profile} profile"
         scratch = scratch_folder("ray-train", Path(tempfile.gettempdir()))
+        lost = None
         with scratch as self.scratch, Display(self.console, heading) as display:
-            while (waiting and not self.stopping) or self.running():
-                while waiting and self.may_start():
-                    self.start(waiting.pop(0))
-                self.watch()
-                self.delete_passed_views()
-                display.show(self.rows)
-                if self.stopping and self.wound_down():
-                    break
-                time.sleep(POLL_SECONDS)
-            self.finish()
+            try:
+                while (waiting and not self.stopping) or self.running():
+                    while waiting and self.may_start():
+                        self.start(waiting.pop(0))
+                    self.watch()
+                    self.delete_passed_views()
+                    display.show(self.rows)
+                    if self.stopping and self.wound_down():
+                        break
+                    time.sleep(POLL_SECONDS)
+            except ray.exceptions.RayError as failure:
+                # Batch systems end Ray and this process at once, in any order.
+                time.sleep(GRACE_SECONDS)
+                lost = f"the Ray cluster was lost: {reason(failure)}"
+            self.finish(lost)
             display.show(self.rows)
 
     def may_start(self) -> bool:
@@ -177,6 +183,8 @@ class Driver:
                 error = fatal or error
                 if error is None or fatal or stopped or self.left_finished(experiment):
                     break
+        except ray.exceptions.RayError as failure:
+            error = reason(failure)
         finally:
             self.outcomes[experiment.name] = Outcome(error, attempts)
 
@@ -243,6 +251,9 @@ class Driver:
                 num_workers=self.workers(),
                 use_gpu=admission.gpus_per_worker > 0,
                 resources_per_worker=resources,
+                # GPUs add up gradients fastest inside a node. On CPUs, the experiment that is left
+                # at the end has the cores of every node that it is on.
+                placement_strategy="PACK" if admission.gpus_per_worker else "SPREAD",
             ),
             run_config=RunConfig(
                 name=f"{settings.run_name}-{experiment.name}",
@@ -394,13 +405,14 @@ class Driver:
         patience = PREEMPTION_GRACE_SECONDS if self.stopping == signal.SIGUSR1 else GRACE_SECONDS
         return not running or time.monotonic() - self.asked > patience
 
-    def finish(self) -> None:
-        """What still runs or waits was interrupted."""
+    def finish(self, lost: str | None) -> None:
+        """What still runs or waits was interrupted, or else failed with the cluster."""
+        status: Status = "failed" if lost and not self.stopping else "interrupted"
         for experiment in self.experiments:
             if self.status(experiment) in ("running", "queued"):
                 attempts = self.results[experiment.name].attempts
                 attempts += self.status(experiment) == "running"
-                self.record(experiment, "interrupted", None, attempts)
+                self.record(experiment, status, lost if status == "failed" else None, attempts)
 
     def leave(self) -> None:
         """End what still trains. To be called before Ray is left: a thread that waits for a
