@@ -418,8 +418,10 @@ class Driver:
         """End what still trains. To be called before Ray is left: a thread that waits for a
         trainer then would find Ray gone, and Ray ends a process that asks it something."""
         self.over = True
-        for controller in ray.get(self.board.controllers.remote()):
-            ray.kill(controller)
+        # A cluster that was lost has nothing left to end.
+        with contextlib.suppress(ray.exceptions.RayError):
+            for controller in ray.get(self.board.controllers.remote()):
+                ray.kill(controller)
         until = time.monotonic() + LEAVE_SECONDS
         for thread in self.threads:
             thread.join(max(0.0, until - time.monotonic()))
