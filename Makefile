@@ -45,7 +45,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env run test lint lock clean dev-env browser again
+.PHONY: help env run test bench lint lock clean dev-env browser again
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-5s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ run: env ## train and compare the four experiments; make run ARGS="--profile pap
 test: dev-env browser ## tests, ruff and mypy; make test ARGS="tests/test_order.py -k shards"
 	@.venv/bin/python -m pytest $(ARGS)
 
+bench: env .venv-bench/.made ## measure beside what people use (PyTorch comes with it, 6 GB); make bench ARGS="--only input"
+	@.venv/bin/python jobs/bench.py $(ARGS)
+
 lint: dev-env ## ruff and mypy alone
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
@@ -68,10 +71,11 @@ lint: dev-env ## ruff and mypy alone
 lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=--upgrade takes the newest
 	@$(lock) pyproject.toml --output-file requirements.txt
 	@$(lock) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(lock) --group bench --output-file requirements-bench.txt
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
 
 clean: ## remove .venv and what tools leave behind; runs/ stays
-	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find jobs tests tlcluster -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock = .venv/bin/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 \
@@ -105,6 +109,13 @@ dev-env: env .venv/.dev
 	@$(began)
 	@$(locked) requirements-dev.txt
 	@$(ended)
+
+# The peers' own environment: what they need is not for the product to live with.
+.venv-bench/.made: requirements-bench.txt .venv/.base
+	@echo 'Making .venv-bench, the environment of those that tlcluster is measured beside'
+	@.venv/bin/python -m venv --clear --prompt tlcluster-bench .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: --requirement requirements-bench.txt
+	@touch $@
 
 browser:
 	@if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

@@ -15,10 +15,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = {
-    path.stem: path.read_text()
-    for path in sorted((ROOT / "tlcluster").glob("*.py"))
+    ".".join(path.relative_to(ROOT / "tlcluster").with_suffix("").parts): path.read_text()
+    for path in sorted((ROOT / "tlcluster").rglob("*.py"))
     if path.stem != "__init__"
 }
+"""Module → source, without the name of the package: `store`, `bench.input`."""
+SUBPACKAGES = frozenset(module.partition(".")[0] for module in PACKAGE if "." in module)
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 
 LAYERS: tuple[frozenset[str], ...] = tuple(
@@ -40,6 +42,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "ready worker",
         "driver plan",
         "suite",
+        # What measures all of that, and itself beside others.
+        "bench.clock bench.measures bench.pngs",
+        "bench.datasets bench.machine bench.matmul bench.peer_keras bench.program bench.show",
+        "bench.context bench.peer_head bench.read_order bench.read_stream",
+        "bench.peer_litdata bench.peer_mosaicml bench.peer_tfrecord bench.peer_webdataset",
+        "bench.input bench.runs",
+        "bench.concurrency bench.memory bench.scaling bench.startup bench.suite",
+        "bench.parts",
     )
 )
 """From the ground up. A module imports modules of lower layers, none of its own or above."""
@@ -54,6 +64,10 @@ DEFERRED = {
 TENSORFLOW = frozenset(
     {
         "augment",
+        "bench.matmul",
+        "bench.peer_head",
+        "bench.peer_keras",
+        "bench.peer_tfrecord",
         "collective",
         "data",
         "draws",
@@ -68,11 +82,17 @@ TENSORFLOW = frozenset(
 HOMES: Mapping[str, frozenset[str]] = {
     "tensorflow": TENSORFLOW,
     "tf_keras": TENSORFLOW,
-    "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
+    # Keras 3 does not work with MultiWorkerMirroredStrategy; it is what we are measured beside.
+    "keras": frozenset({"bench.peer_head", "bench.peer_keras"}),
     "ray": frozenset({"cluster", "driver", "lean_ray", "trainer", "worker"}),
-    "boto3": frozenset({"s3"}),
+    "boto3": frozenset({"bench.peer_webdataset", "s3"}),
     "botocore": frozenset({"s3"}),
     "s3transfer": frozenset({"s3"}),
+    # In the peers' environment alone.
+    "litdata": frozenset({"bench.peer_litdata"}),
+    "streaming": frozenset({"bench.peer_mosaicml"}),
+    "torch": frozenset({"bench.peer_litdata", "bench.peer_mosaicml"}),
+    "webdataset": frozenset({"bench.peer_webdataset"}),
 }
 """Library → the modules of tlcluster that may import it."""
 
@@ -99,9 +119,9 @@ def imports(source: str) -> Iterator[Import]:
             module = node.module or ""
             if node.level:
                 module = f"tlcluster.{module}".rstrip(".")
-            if module == "tlcluster":
+            if module == "tlcluster" or module.removeprefix("tlcluster.") in SUBPACKAGES:
                 for alias in node.names:
-                    yield Import(f"tlcluster.{alias.name}", node.lineno, deferred)
+                    yield Import(f"{module}.{alias.name}", node.lineno, deferred)
             else:
                 yield Import(module, node.lineno, deferred)
         inner = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -119,7 +139,8 @@ def neighbours(source: str) -> Iterator[tuple[str, Import]]:
     """The modules of tlcluster that a source imports, without the name of the package."""
     for found in imports(source):
         package, _, rest = found.name.partition(".")
-        module = rest.partition(".")[0]
+        parts = rest.split(".")
+        module = ".".join(parts[:2] if parts[0] in SUBPACKAGES else parts[:1])
         # `from tlcluster import __version__` imports no module.
         if package == "tlcluster" and module and not module.startswith("__"):
             yield module, found
@@ -217,6 +238,17 @@ def test_reach_follows_the_imports_of_imports() -> None:
             "errors.py:2: cli is not below errors",
         ),
         ("store", "import tlcluster.utils", "store.py:1: utils has no layer"),
+        (
+            "suite",
+            "from tlcluster.bench import input",
+            "suite.py:1: bench.input is not below suite",
+        ),
+        (
+            "bench.show",
+            "from tlcluster.bench.parts import PARTS",
+            "bench.show.py:1: bench.parts is not below bench.show",
+        ),
+        ("bench.input", "import torch", "bench.input.py:1: torch has its home elsewhere"),
         ("suite", "from jobs import run_all", "suite.py:1: a command is no library"),
         ("utils", "", "utils.py: has no layer yet, give it one in LAYERS"),
     ],
@@ -265,3 +297,11 @@ def test_a_command_that_needs_a_large_library_for_its_help_is_caught(
     done = help_of(job)
     assert done.returncode == 1
     assert f"import of {library} halted" in done.stderr
+
+
+def test_what_runs_in_the_peers_environment_needs_nothing_of_ours_that_is_not_there() -> None:
+    for module in ("bench.peer_litdata", "bench.peer_mosaicml", "bench.peer_webdataset"):
+        assert reach(module) == {module, "bench.clock", "bench.pngs"}
+        for ours in ("bench.clock", "bench.pngs"):
+            foreign = {found.name.partition(".")[0] for found in imports(PACKAGE[ours])}
+            assert foreign <= sys.stdlib_module_names

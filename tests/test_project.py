@@ -27,6 +27,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES: list[str] = PYPROJECT["project"]["dependencies"]
 GPU: list[str] = PYPROJECT["project"]["optional-dependencies"]["gpu"]
 DEV: list[str] = PYPROJECT["dependency-groups"]["dev"]
+BENCH: list[str] = PYPROJECT["dependency-groups"]["bench"]
 BUILD: list[str] = PYPROJECT["build-system"]["requires"]
 
 ENVIRONMENTS = [
@@ -107,7 +108,12 @@ def unmet(requirements: Iterable[str], lock: list[Pin]) -> list[str]:
 
 LOCKS = {
     name: read_lock((ROOT / name).read_text())
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-gpu.txt")
+    for name in (
+        "requirements.txt",
+        "requirements-bench.txt",
+        "requirements-dev.txt",
+        "requirements-gpu.txt",
+    )
 }
 
 
@@ -118,8 +124,9 @@ LOCKS = {
         (BUILD, "requirements.txt"),  # `make env` builds without fetching anything
         (DEV, "requirements-dev.txt"),
         (GPU, "requirements-gpu.txt"),
+        (BENCH, "requirements-bench.txt"),
     ],
-    ids=["dependencies", "build", "dev", "gpu"],
+    ids=["dependencies", "build", "dev", "gpu", "bench"],
 )
 def test_a_lock_meets_what_pyproject_asks_for(requirements: list[str], lock: str) -> None:
     assert unmet(requirements, LOCKS[lock]) == []
@@ -182,6 +189,8 @@ BROUGHT = {
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "PIL": "pillow",
+    "streaming": "mosaicml-streaming",
+    "keras": "tensorflow",
     "yaml": "pyyaml",
 }
 """Import name → the requirement that brings it, where the two are not called alike."""
@@ -202,7 +211,12 @@ def libraries(source: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "requirements"),
-    [("tlcluster", DEPENDENCIES), ("jobs", DEPENDENCIES), ("tests", DEPENDENCIES + DEV)],
+    [
+        ("tlcluster", DEPENDENCIES),
+        ("tlcluster/bench", DEPENDENCIES + BENCH),
+        ("jobs", DEPENDENCIES),
+        ("tests", DEPENDENCIES + DEV),
+    ],
 )
 def test_the_code_imports_only_what_pyproject_asks_for(
     folder: str, requirements: list[str]
@@ -383,10 +397,10 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
 
 def test_make_alone_lists_every_target_that_a_user_has() -> None:
     listed = re.findall(r"^  make (\w+) ", make().stdout, re.MULTILINE)
-    assert listed == ["help", "env", "run", "test", "lint", "lock", "clean"]
+    assert listed == ["help", "env", "run", "test", "bench", "lint", "lock", "clean"]
 
 
-@pytest.mark.parametrize("target", ["env", "run", "test", "lint", "lock", "clean"])
+@pytest.mark.parametrize("target", ["env", "run", "test", "bench", "lint", "lock", "clean"])
 def test_a_target_can_be_made(target: str) -> None:
     assert make("--dry-run", target).returncode == 0
 

@@ -38,8 +38,9 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
 
     Every field of `model` is one flag, `run_name` is `--run-name`; its
     description is the help text. A field with `json_schema_extra={"argument":
-    True}` is a positional argument, a tuple of strings is a flag that may be
-    repeated, a bool is a flag without a value.
+    True}` is a positional argument, one with `{"flag": "--json"}` goes by that
+    name, which a pydantic field cannot have; a tuple of strings is a flag that
+    may be repeated, a bool is a flag without a value.
 
     Raises:
         UserError: a flag is unknown or a value is not allowed.
@@ -60,7 +61,10 @@ def _extra(field: FieldInfo) -> Mapping[str, object]:
 
 def _shown(name: str, field: FieldInfo) -> str:
     """What a field is called on the command line: `--run-name`, `EXPERIMENT`."""
-    return name.upper() if _extra(field).get("argument") else "--" + name.replace("_", "-")
+    extra = _extra(field)
+    if extra.get("argument"):
+        return name.upper()
+    return str(extra.get("flag", "--" + name.replace("_", "-")))
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:

@@ -300,3 +300,64 @@ class ReportSettings(BaseModel):
         description="folder of the run, OUTPUT/RUN-NAME: a directory or s3://BUCKET/PREFIX",
         json_schema_extra={"metavar": "URL"},
     )
+
+
+BENCH_PARTS = ("suite", "input", "scaling", "concurrency", "startup", "memory")
+
+
+class BenchSettings(BaseModel):
+    """The flags of `jobs/bench.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    only: str = Field(
+        ",".join(BENCH_PARTS),
+        description="which parts, separated by commas",
+        json_schema_extra={"metavar": "A,B,…"},
+    )
+    data: str | None = Field(
+        None,
+        description="images to measure on: CINIC-10 as jobs/ingest.py takes it "
+        "[../shared/data/cinic10-cifar-part.tar.xz, else the sample that the package ships]",
+        json_schema_extra={"metavar": "PATH"},
+    )
+    per_class: int = Field(
+        400,
+        description="images a class and split for what takes long and is the same for every image",
+        gt=0,
+    )
+    repeats: int = Field(3, description="how often everything is measured", gt=0)
+    quick: bool = Field(
+        False, description="the sample, once, a few epochs: to see that all of it works"
+    )
+    findings: str | None = Field(
+        None,
+        description="where to write all that was found as JSON",
+        json_schema_extra={"flag": "--json", "metavar": "FILE"},
+    )
+    work: str = Field(
+        "build/bench",
+        description="folder for records in the peers' formats and for runs; images are kept there "
+        "for the next time",
+        json_schema_extra={"metavar": "DIR"},
+    )
+    peers: str = Field(
+        ".venv-bench/bin/python",
+        description="interpreter of an environment with requirements-bench.txt",
+        json_schema_extra={"metavar": "PYTHON"},
+    )
+    weights: str | None = Field(
+        None,
+        description="VGG16's ImageNet weights, or `none` for random ones "
+        "[looked for in the usual places, then downloaded]",
+        json_schema_extra={"metavar": "FILE|none"},
+    )
+
+    @field_validator("only")
+    @classmethod
+    def _known_parts(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if name not in BENCH_PARTS:
+                raise ValueError(f"no part {name!r}; {nearest(name, BENCH_PARTS)}")
+        return ",".join(dict.fromkeys(names))

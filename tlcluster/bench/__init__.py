@@ -1,0 +1,5 @@
+"""tlcluster measured beside what people use: the parts of `jobs/bench.py`, one a file.
+
+What is timed runs in a process of its own, ours and the peers' alike, and prints
+what it found as one line of JSON.
+"""

@@ -1,0 +1,106 @@
+"""Images for a benchmark: a folder of PNG files as CINIC-10 has it, and the same as a store."""
+
+import hashlib
+import io
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import PIL.Image
+
+from tlcluster.cinic10 import CLASSES, SPLITS
+from tlcluster.errors import UserError
+from tlcluster.ingest import ingest, sample
+from tlcluster.shards import read_index
+from tlcluster.sources import open_source
+from tlcluster.store import open_store
+
+ROWS_PER_SHARD = 2048
+"""As `jobs/ingest.py` has it."""
+
+BESIDE = Path(__file__).parents[3] / "shared" / "data" / "cinic10-cifar-part.tar.xz"
+"""Where a cluster's shared folder beside the checkout has real images."""
+
+_DONE = "done"
+
+PNG_BEGIN = b"\x89PNG"
+
+
+class Images(NamedTuple):
+    """One data set in both forms."""
+
+    folder: Path
+    """`<split>/<class>/<name>.png`, what the peers begin with."""
+    store: Path
+    """The same as shards."""
+    rows: dict[str, int]
+    """Split → images."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows.values())
+
+
+def chosen_source(data: str | None) -> tuple[str, str]:
+    """What to measure on, and what it is in words: what is named, else the best that is here."""
+    if data is not None:
+        return data, data
+    if BESIDE.is_file():
+        return str(BESIDE), f"../shared/data/{BESIDE.name}"
+    return sample(), "the sample that the package ships"
+
+
+def prepared(source: str, work: Path, per_class: int | None = None) -> Images:
+    """The images of a source, made the first time and found again later.
+
+    Args:
+        source: a folder or an archive, as `jobs/ingest.py` takes it.
+        work: folder to make them in.
+        per_class: at most so many images a class and split, the first by name; None takes all.
+
+    Raises:
+        UserError: the source cannot be used, or has fewer images of a class than asked for.
+    """
+    identity = f"{Path(source).resolve()} {_size(Path(source))} {per_class}"
+    place = work / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    folder, store = place / "png", place / "store"
+    if not (place / _DONE).exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        _unpack(source, place / "scratch", folder, per_class)
+        ingest(str(folder), open_store(str(store), create=True), rows_per_shard=ROWS_PER_SHARD)
+        (place / _DONE).touch()
+    index, _ = read_index(open_store(str(store)))
+    return Images(folder, store, {split: index.rows(split) for split in SPLITS})
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"--data {path}: {(error.strerror or '').lower()}; give a folder or an archive of "
+            "CINIC-10"
+        ) from None
+
+
+def _unpack(source: str, scratch: Path, folder: Path, per_class: int | None) -> None:
+    scratch.mkdir()
+    opened = open_source(source, scratch, scratch, show=False)
+    for split, images in opened.images.items():
+        for label, name in enumerate(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            of_class = sorted((i for i in images if i.label == label), key=lambda image: image.name)
+            for image in of_class[:per_class]:
+                path = (folder / split / name / image.name).with_suffix(".png")
+                path.write_bytes(_as_png(opened.read(split, image)))
+    shutil.rmtree(scratch)
+
+
+def _as_png(data: bytes) -> bytes:
+    """An image file as a PNG file; one that is one stays as it is."""
+    if data.startswith(PNG_BEGIN):
+        return data
+    buffer = io.BytesIO()
+    PIL.Image.open(io.BytesIO(data)).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()

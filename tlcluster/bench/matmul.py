@@ -1,0 +1,31 @@
+"""The machine's float32 matrix product rate, by TensorFlow: a program for the benchmark."""
+
+import time
+
+import tensorflow as tf
+
+from tlcluster.bench.clock import tell
+
+SIZE = 2048
+TIMES = 10
+
+
+def main() -> None:
+    a = tf.random.stateless_normal((SIZE, SIZE), (1, 2))
+    b = tf.random.stateless_normal((SIZE, SIZE), (3, 4))
+
+    @tf.function
+    def product() -> tf.Tensor:
+        return tf.linalg.matmul(a, b)
+
+    product()
+    rates = []
+    for _ in range(TIMES):
+        start = time.perf_counter()
+        product().numpy()
+        rates.append(2 * SIZE**3 / (time.perf_counter() - start))
+    tell(flop_per_second=rates)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The parts of a benchmark, one after another: measured, shown, written."""
+
+import datetime
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from tlcluster import cli
+from tlcluster.bench import concurrency, input, memory, scaling, startup, suite  # noqa: A004
+from tlcluster.bench.context import Context
+from tlcluster.bench.datasets import chosen_source, prepared
+from tlcluster.bench.machine import cores, peer_versions, this_machine
+from tlcluster.bench.measures import Part, Report
+from tlcluster.bench.show import show_machine, show_part
+from tlcluster.errors import UserError
+from tlcluster.ingest import sample
+from tlcluster.settings import BenchSettings
+
+PARTS: Mapping[str, Callable[[Context], Part]] = {
+    "suite": suite.measure,
+    "input": input.measure,
+    "scaling": scaling.measure,
+    "concurrency": concurrency.measure,
+    "startup": startup.measure,
+    "memory": memory.measure,
+}
+
+
+def run_bench(settings: BenchSettings, command: str) -> int:
+    """Measure the chosen parts and print a table each.
+
+    Args:
+        settings: what to measure.
+        command: the command line, for the report.
+
+    Returns:
+        An exit status, 0. A goal that is not reached is a finding, not a failure.
+
+    Raises:
+        UserError: something given cannot be used, or a program that is measured failed.
+    """
+    names = settings.only.split(",")
+    cores()
+    # Absolute, not resolved: the interpreter of an environment is a link out of it.
+    peers = Path(settings.peers).absolute()
+    versions = peer_versions(peers) if "input" in names else {}
+    target = None if settings.findings is None else writable(settings.findings)
+    console, quiet = Console(), Console(stderr=True)
+    source, words = (sample(), "the sample") if settings.quick else chosen_source(settings.data)
+    work = Path(settings.work).absolute()
+    quiet.print(f"preparing images in {work}", highlight=False, markup=False)
+    every = prepared(source, work)
+    per_class = 20 if settings.quick else settings.per_class
+    context = Context(
+        all_images=every,
+        some_images=prepared(source, work, per_class),
+        work=work,
+        peers=peers,
+        weights=settings.weights,
+        repeats=1 if settings.quick else settings.repeats,
+        quick=settings.quick,
+        console=quiet,
+    )
+    machine = this_machine(versions)
+    data = f"{every.total:,} images of {words}"
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    show_machine(console, machine, data)
+    parts: list[Part] = []
+    for name in names:
+        parts.append(PARTS[name](context))
+        show_part(console, parts[-1])
+        if target:
+            # After every part, for one that fails should not take the others with it.
+            report = Report(
+                command=command, started=started, machine=machine, data=data, parts=tuple(parts)
+            )
+            target.write_text(report.model_dump_json(indent=1) + "\n")
+    return cli.OK
+
+
+def writable(file: str) -> Path:
+    """Where the findings go, found out before they are measured.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = Path(file)
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UserError(
+            f"--json {file}: {(error.strerror or '').lower()}; name a file that can be written"
+        ) from None
+    return path

@@ -1,0 +1,38 @@
+"""Walks the order of one epoch of a large data set: a program for the benchmark's memory part."""
+
+import argparse
+
+from tlcluster.bench.clock import tell
+from tlcluster.bench.datasets import ROWS_PER_SHARD
+from tlcluster.order import training_batches
+from tlcluster.shards import Index, ShardInfo
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=int, help="images of the train split")
+    given = parser.parse_args()
+    # By way of JSON, as a worker gets it.
+    index = Index.from_json(generated(given.rows).to_json())
+    batches = training_batches(
+        index.shard_rows("train"), seed=524, epoch=1, global_batch=128, rank=0, world_size=1
+    )
+    tell(rows=sum(len(batch.row) for batch in batches))
+
+
+def generated(rows: int) -> Index:
+    """An index of so many rows in shards of the usual size."""
+    sizes = [ROWS_PER_SHARD] * (rows // ROWS_PER_SHARD)
+    if rest := rows % ROWS_PER_SHARD:
+        sizes.append(rest)
+    shards = tuple(
+        ShardInfo(key=f"train/{n:06d}.npy", rows=size, bytes=3200 * size, sha256=f"{n:064x}")
+        for n, size in enumerate(sizes)
+    )
+    return Index(
+        dataset="generated", classes=("one",), image_shape=(32, 32, 3), splits={"train": shards}
+    )
+
+
+if __name__ == "__main__":
+    main()

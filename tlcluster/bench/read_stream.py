@@ -1,0 +1,56 @@
+"""Reads a split as training does: a program for the benchmark."""
+
+import argparse
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tlcluster.bench.clock import time_epochs
+from tlcluster.cache import NodeCache
+from tlcluster.order import training_batches
+from tlcluster.shards import read_index
+from tlcluster.store import open_store
+from tlcluster.stream import Batch, stream
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the node's cache")
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--tf-data", action="store_true", help="give batches as tf.data does")
+    given = parser.parse_args()
+    store = open_store(given.store, NodeCache(given.cache))
+    index, _ = read_index(store)
+    numbers = itertools.count(1)
+
+    def batches() -> Iterator[Batch]:
+        # A stream of its own for every epoch, so that every shard is verified in every epoch.
+        rows = training_batches(
+            index.shard_rows("train"),
+            seed=524,
+            epoch=next(numbers),
+            global_batch=128,
+            rank=0,
+            world_size=1,
+        )
+        return stream(store, index, "train", rows)
+
+    def epoch() -> Iterable[tuple[Any, Any]]:
+        if not given.tf_data:
+            return ((batch.inputs, batch.labels) for batch in batches())
+        return ((inputs, labels) for inputs, labels, *_ in tensors())
+
+    def tensors() -> Iterable[tuple[Any, ...]]:
+        from tlcluster.data import dataset  # noqa: PLC0415  TensorFlow, for this case alone
+
+        return dataset(lambda: ((1, 0, batch) for batch in batches()), features=False)  # type: ignore[no-any-return]
+
+    if given.tf_data:
+        tensors()  # imports TensorFlow before the clock runs
+    time_epochs(epoch, given.epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Runs of `jobs/run_all.py` for a benchmark, and what they leave."""
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tlcluster.bench.context import Context
+from tlcluster.bench.program import finished
+from tlcluster.errors import UserError
+from tlcluster.records import EPOCHS, EpochRecord
+
+RUN_ALL = "jobs/run_all.py"
+
+
+class Run(NamedTuple):
+    """A run that finished."""
+
+    seconds: float
+    """Of the whole command."""
+    results: dict[str, Any]
+    """`report/results.json`."""
+    folder: Path
+    command: str
+    """As a reader may type it."""
+
+    def epochs(self, experiment: str) -> list[EpochRecord]:
+        lines = (self.folder / experiment / EPOCHS).read_text().splitlines()
+        return [EpochRecord.model_validate_json(line) for line in lines]
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """Its entry in `results.json`."""
+        (found,) = (e for e in self.results["experiments"] if e["name"] == name)
+        return dict(found)
+
+
+def arguments_of(context: Context, store: Path, output: Path, name: str) -> list[str]:
+    """What every run of a benchmark is told."""
+    arguments = ["--store", str(store), "--output", str(output), "--run-name", name]
+    return arguments + (["--weights", context.weights] if context.weights else [])
+
+
+def run(context: Context, store: Path, output: Path, name: str, *options: object) -> Run:
+    """Run to the end; an earlier run of this name is forgotten, features in `output` are not.
+
+    Raises:
+        UserError: it did not finish.
+    """
+    given = list(map(str, options))
+    shown = shlex.join(["python", RUN_ALL, "--store", "STORE", *given])
+    context.tell(f"running {shown}")
+    shutil.rmtree(output / name, ignore_errors=True)
+    arguments = [RUN_ALL, *arguments_of(context, store, output, name), *given]
+    ended = finished([sys.executable, *arguments])
+    if ended.status:
+        words = [line for line in ended.stderr.splitlines() if line.strip()]
+        raise UserError(
+            f"{shown} ended with status {ended.status}: "
+            f"{words[-1] if words else f'see the report in {output / name}'}"
+        )
+    results = json.loads((output / name / "report" / "results.json").read_text())
+    return Run(ended.seconds, results, output / name, shown)
+
+
+def emptied(folder: Path) -> Path:
+    """The folder without what was in it, features of earlier runs too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
