@@ -111,7 +111,7 @@ dev-env: env .venv/.dev
 	@$(ended)
 
 # The peers' own environment: what they need is not for the product to live with.
-.venv-bench/.made: requirements-bench.txt .venv/.base
+.venv-bench/.made: requirements-bench.txt | .venv/.base
 	@echo 'Making .venv-bench, the environment of those that tlcluster is measured beside'
 	@.venv/bin/python -m venv --clear --prompt tlcluster-bench .venv-bench
 	@.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: --requirement requirements-bench.txt

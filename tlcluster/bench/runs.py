@@ -36,24 +36,27 @@ class Run(NamedTuple):
         return dict(found)
 
 
-def arguments_of(context: Context, store: Path, output: Path, name: str) -> list[str]:
-    """What every run of a benchmark is told."""
-    arguments = ["--store", str(store), "--output", str(output), "--run-name", name]
-    return arguments + (["--weights", context.weights] if context.weights else [])
-
-
-def run(context: Context, store: Path, output: Path, name: str, *options: object) -> Run:
+def run(context: Context, store: Path | None, output: Path, name: str, *options: object) -> Run:
     """Run to the end; an earlier run of this name is forgotten, features in `output` are not.
+
+    Args:
+        context: of the benchmark.
+        store: where the images are; None has the command start its embedded store.
+        output: folder of the run's folder.
+        name: of the run.
+        options: flags that the measurement is about.
 
     Raises:
         UserError: it did not finish.
     """
     given = list(map(str, options))
-    shown = shlex.join(["python", RUN_ALL, "--store", "STORE", *given])
+    shown = shlex.join(["python", RUN_ALL, *(["--store", "STORE"] if store else []), *given])
     context.tell(f"running {shown}")
     shutil.rmtree(output / name, ignore_errors=True)
-    arguments = [RUN_ALL, *arguments_of(context, store, output, name), *given]
-    ended = finished([sys.executable, *arguments])
+    places = ["--output", str(output), "--run-name", name]
+    places += ["--store", str(store)] if store else []
+    places += ["--weights", context.weights] if context.weights else []
+    ended = finished([sys.executable, RUN_ALL, *places, *given])
     if ended.status:
         words = [line for line in ended.stderr.splitlines() if line.strip()]
         raise UserError(
