@@ -22,7 +22,7 @@ from tlcluster.errors import UserError
 from tlcluster.order import READERS, RowBatch, evaluation_batches, training_batches
 from tlcluster.shards import Index, ShardInfo, encode, row_dtype
 from tlcluster.store import CorruptObject, DirectoryStore, ObjectMissing, open_store
-from tlcluster.stream import Batch, stream
+from tlcluster.stream import Batch, Shard, stream, stream_from
 
 SHAPE = (4, 5, 3)
 
@@ -377,3 +377,15 @@ def test_a_consumer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         consume()
     assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [np.zeros((4, 3), np.float64), np.zeros((4, 6), np.float32), np.zeros((4, 2), np.float32)],
+    ids=["dtype", "longer", "shorter"],
+)
+def test_rows_of_another_kind_are_refused_not_cut_to_size(inputs: np.ndarray) -> None:
+    shard = Shard(inputs, np.zeros(4, np.uint8))
+    plan = training_batches([4], seed=7, epoch=0, global_batch=4, rank=0, world_size=1)
+    with pytest.raises(TypeError, match="rows of shard 0 are"):
+        list(stream_from(lambda _: shard, plan, row_shape=(3,), dtype=np.float32))
