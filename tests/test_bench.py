@@ -45,12 +45,13 @@ def test_medians_are_compared_not_the_best_of_each() -> None:
 
 
 def test_a_goal_is_reached_from_its_own_side() -> None:
-    def reached(value: float, better: str) -> bool:
+    def reached(value: float, better: str) -> bool | None:
         row = {"name": "", "value": value, "goal": 2, "better": better}
         return Comparison.model_validate(row).reached
 
     assert [reached(v, "more") for v in (1.9, 2, 3)] == [False, True, True]
     assert [reached(v, "less") for v in (1.9, 2, 3)] == [True, True, False]
+    assert Comparison(name="", value=1).reached is None
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ input: images, on one core
 ┃ compared      ┃  value ┃   goal ┃ reached ┃
 ┡━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━╇━━━━━━━━━┩
 │ ours ÷ theirs │ 30.0 × │ ≥ 25 × │     yes │
+│ good to know  │ 30.0 × │        │         │
 └───────────────┴────────┴────────┴─────────┘
   theirs: as its users write it
   $ python -m tlcluster.bench.read_stream s3://…
@@ -99,7 +101,10 @@ def test_a_table_has_the_machine_the_peer_beside_us_and_the_commands() -> None:
         name="input",
         about="images, on one core",
         timings=(ours, theirs),
-        comparisons=(ratio("ours ÷ theirs", ours, theirs, 25),),
+        comparisons=(
+            ratio("ours ÷ theirs", ours, theirs, 25),
+            ratio("good to know", ours, theirs),
+        ),
         commands=("python -m tlcluster.bench.read_stream s3://…",),
     )
     machine = Machine(
@@ -167,8 +172,12 @@ def test_a_reader_of_something_else_is_not_compared(inputs: np.ndarray, labels: 
         time_epochs(lambda: [(inputs, labels)], epochs=1)
 
 
-def test_our_reader_reads_every_image_in_every_epoch(sample_store: Store, tmp_path: Path) -> None:
-    answer = program.ask("read_stream", sample_store.url, "--cache", tmp_path, "--epochs", 2)
+@pytest.mark.parametrize("options", [(), ("--verify-only",)], ids=["batches", "verify-only"])
+def test_our_reader_reads_every_image_in_every_epoch(
+    options: tuple[str, ...], sample_store: Store, tmp_path: Path
+) -> None:
+    arguments = ("--cache", tmp_path, "--epochs", 2, *options)
+    answer = program.ask("read_stream", sample_store.url, *arguments)
     assert answer.said["images"] == [1000, 1000]
     assert answer.seconds > sum(answer.said["seconds"])
 

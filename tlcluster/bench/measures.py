@@ -42,13 +42,16 @@ class Comparison(Finding):
 
     name: str
     value: float
-    goal: float
+    goal: float | None = None
+    """What was agreed on; None where the number is only good to know."""
     better: Literal["more", "less"] = "more"
     unit: str = "×"
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def reached(self) -> bool:
+    def reached(self) -> bool | None:
+        if self.goal is None:
+            return None
         return self.value >= self.goal if self.better == "more" else self.value <= self.goal
 
 
@@ -86,7 +89,7 @@ class Report(Finding):
     parts: tuple[Part, ...]
 
 
-def ratio(name: str, above: Timing, below: Timing, goal: float) -> Comparison:
+def ratio(name: str, above: Timing, below: Timing, goal: float | None = None) -> Comparison:
     """Median ÷ median, the more the better."""
     return Comparison(name=name, value=above.median / below.median, goal=goal)
 

@@ -1,6 +1,7 @@
 """The parts of a benchmark, one after another: measured, shown, written."""
 
 import datetime
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tlcluster.bench.show import show_machine, show_part
 from tlcluster.errors import UserError
 from tlcluster.ingest import sample
 from tlcluster.settings import BenchSettings
+
+WIDTH = 130
 
 PARTS: Mapping[str, Callable[[Context], Part]] = {
     "suite": suite.measure,
@@ -46,7 +49,9 @@ def run_bench(settings: BenchSettings, command: str) -> int:
     peers = Path(settings.peers).absolute()
     versions = peer_versions(peers) if "input" in names else {}
     target = None if settings.findings is None else writable(settings.findings)
-    console, quiet = Console(), Console(stderr=True)
+    # Into a file, tables are as wide as they need; 80 columns would cut names.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    quiet = Console(stderr=True)
     source, words = (sample(), "the sample") if settings.quick else chosen_source(settings.data)
     work = Path(settings.work).absolute()
     quiet.print(f"preparing images in {work}", highlight=False, markup=False)

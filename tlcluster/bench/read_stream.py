@@ -9,7 +9,7 @@ from typing import Any
 from tlcluster.bench.clock import time_epochs
 from tlcluster.cache import NodeCache
 from tlcluster.order import training_batches
-from tlcluster.shards import read_index
+from tlcluster.shards import open_shard, read_index
 from tlcluster.store import open_store
 from tlcluster.stream import Batch, stream
 
@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder of the node's cache")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--tf-data", action="store_true", help="give batches as tf.data does")
+    parser.add_argument("--verify-only", action="store_true", help="give no batches")
     given = parser.parse_args()
     store = open_store(given.store, NodeCache(given.cache))
     index, _ = read_index(store)
@@ -37,7 +38,16 @@ def main() -> None:
         )
         return stream(store, index, "train", rows)
 
+    def verified() -> Iterable[tuple[Any, Any]]:
+        for info in index.shards("train"):
+            rows = open_shard(
+                store.fetch(info.key, sha256=info.sha256, size=info.bytes), info, index
+            )
+            yield rows["image"], rows["label"]
+
     def epoch() -> Iterable[tuple[Any, Any]]:
+        if given.verify_only:
+            return verified()
         if not given.tf_data:
             return ((batch.inputs, batch.labels) for batch in batches())
         return ((inputs, labels) for inputs, labels, *_ in tensors())

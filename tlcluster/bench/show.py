@@ -33,7 +33,7 @@ def show_part(console: Console, part: Part) -> None:
 
 def _timings(timings: tuple[Timing, ...]) -> Table:
     table = Table()
-    table.add_column("measured")
+    table.add_column("measured", no_wrap=True)
     for column in ("median", "", "least", "most", "times"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for timing in timings:
@@ -50,17 +50,14 @@ def _timings(timings: tuple[Timing, ...]) -> Table:
 
 def _comparisons(comparisons: tuple[Comparison, ...]) -> Table:
     table = Table()
-    table.add_column("compared")
+    table.add_column("compared", no_wrap=True)
     for column in ("value", "goal", "reached"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in comparisons:
         sign = "≥" if row.better == "more" else "≤"
-        table.add_row(
-            row.name,
-            f"{number(row.value)} {row.unit}",
-            f"{sign} {row.goal:g} {row.unit}",
-            "yes" if row.reached else "no",
-        )
+        goal = "" if row.goal is None else f"{sign} {row.goal:g} {row.unit}"
+        reached = {True: "yes", False: "no", None: ""}[row.reached]
+        table.add_row(row.name, f"{number(row.value)} {row.unit}", goal, reached)
     return table
 
 
