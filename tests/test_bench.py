@@ -230,8 +230,13 @@ def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_part_that_can_be_asked_for_is_there() -> None:
-    assert tuple(PARTS) == BENCH_PARTS
-    assert BenchSettings(only="input, memory,input").only == "input,memory"
+    assert tuple(PARTS) == BenchSettings().tables()
+    assert set(PARTS) == {table for tables in BENCH_PARTS.values() for table in tables}
+
+
+def test_a_part_is_asked_for_as_a_whole_or_by_its_tables() -> None:
+    assert BenchSettings(only="input, suite-frozen,input").tables() == ("input", "suite-frozen")
+    assert BenchSettings(only="suite").tables() == BENCH_PARTS["suite"]
 
 
 def test_every_reader_is_a_program_and_has_records_of_its_own() -> None:

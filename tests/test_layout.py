@@ -82,8 +82,7 @@ TENSORFLOW = frozenset(
 HOMES: Mapping[str, frozenset[str]] = {
     "tensorflow": TENSORFLOW,
     "tf_keras": TENSORFLOW,
-    # Keras 3 does not work with MultiWorkerMirroredStrategy; it is what we are measured beside.
-    "keras": frozenset({"bench.peer_head", "bench.peer_keras"}),
+    "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
     "ray": frozenset({"cluster", "driver", "lean_ray", "trainer", "worker"}),
     "boto3": frozenset({"bench.peer_webdataset", "s3"}),
     "botocore": frozenset({"s3"}),

@@ -190,7 +190,6 @@ BROUGHT = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
     "streaming": "mosaicml-streaming",
-    "keras": "tensorflow",
     "yaml": "pyyaml",
 }
 """Import name → the requirement that brings it, where the two are not called alike."""

@@ -1,6 +1,7 @@
 """What a run is told. Every flag has its one home here; `tlcluster.cli` makes the flags."""
 
 import datetime
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -302,7 +303,15 @@ class ReportSettings(BaseModel):
     )
 
 
-BENCH_PARTS = ("suite", "input", "scaling", "concurrency", "startup", "memory")
+BENCH_PARTS = {
+    "suite": ("suite-frozen", "suite-fresh-views", "suite-few-views", "suite-finetuned"),
+    "input": ("input",),
+    "scaling": ("scaling",),
+    "concurrency": ("concurrency",),
+    "startup": ("startup",),
+    "memory": ("memory",),
+}
+"""Part of `jobs/bench.py` → its tables. `--only` takes the names of both."""
 
 
 class BenchSettings(BaseModel):
@@ -356,8 +365,21 @@ class BenchSettings(BaseModel):
     @field_validator("only")
     @classmethod
     def _known_parts(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in BENCH_PARTS:
-                raise ValueError(f"no part {name!r}; {nearest(name, BENCH_PARTS)}")
-        return ",".join(dict.fromkeys(names))
+        for name in cls._names(value):
+            if name not in BENCH_PARTS and name not in _BENCH_TABLES:
+                raise ValueError(
+                    f"no part {name!r}; {nearest(name, (*BENCH_PARTS, *_BENCH_TABLES))}"
+                )
+        return value
+
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables to make, each once."""
+        names = [BENCH_PARTS.get(name, (name,)) for name in self._names(self.only)]
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
+
+    @staticmethod
+    def _names(value: str) -> list[str]:
+        return [name.strip() for name in value.split(",")]
+
+
+_BENCH_TABLES = tuple(itertools.chain.from_iterable(BENCH_PARTS.values()))

@@ -21,7 +21,10 @@ from tlcluster.settings import BenchSettings
 WIDTH = 130
 
 PARTS: Mapping[str, Callable[[Context], Part]] = {
-    "suite": suite.measure,
+    "suite-frozen": suite.measure_frozen,
+    "suite-fresh-views": suite.measure_fresh_views,
+    "suite-few-views": suite.measure_few_views,
+    "suite-finetuned": suite.measure_finetuned,
     "input": input.measure,
     "scaling": scaling.measure,
     "concurrency": concurrency.measure,
@@ -43,7 +46,7 @@ def run_bench(settings: BenchSettings, command: str) -> int:
     Raises:
         UserError: something given cannot be used, or a program that is measured failed.
     """
-    names = settings.only.split(",")
+    names = settings.tables()
     cores()
     # Absolute, not resolved: the interpreter of an environment is a link out of it.
     peers = Path(settings.peers).absolute()

@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+import tensorflow as tf
 
 from tlcluster.bench.clock import tell
 from tlcluster.bench.peer_keras import BATCH, SIDE
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     given = parser.parse_args()
-    base = keras.applications.VGG16(
+    base = tf.keras.applications.VGG16(
         include_top=False, weights=given.weights, input_shape=(SIDE, SIDE, 3)
     )
     features = {split: features_of(base, given.folder / split) for split in SPLITS}
@@ -33,7 +33,7 @@ def main() -> None:
 
 def features_of(base: Any, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """float32 (n, 512) features and int labels (n,) of a folder's images."""
-    images = keras.utils.image_dataset_from_directory(
+    images = tf.keras.utils.image_dataset_from_directory(
         folder, image_size=(SIDE, SIDE), batch_size=BATCH, shuffle=False, verbose=False
     )
     made = [(base.predict_on_batch(x).reshape(-1, 512), y.numpy()) for x, y in images]
@@ -42,12 +42,15 @@ def features_of(base: Any, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def accuracy(features: dict[str, tuple[np.ndarray, np.ndarray]], seed: int, epochs: int) -> float:
     """Test accuracy, in percent, after the last epoch."""
-    keras.utils.set_random_seed(seed)
-    model = keras.Sequential(
-        [keras.layers.Dense(512, activation="relu"), keras.layers.Dense(10, activation="softmax")]
+    tf.keras.utils.set_random_seed(seed)
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.Dense(512, activation="relu"),
+            tf.keras.layers.Dense(10, activation="softmax"),
+        ]
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
+        optimizer=tf.keras.optimizers.Adam(1e-3),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
-from keras.preprocessing.image import ImageDataGenerator
+import tensorflow as tf
 
 from tlcluster.bench.clock import tell
 
@@ -27,15 +26,15 @@ def main() -> None:
     parser.add_argument("--weights", help="VGG16's ImageNet weights; left out, random ones")
     parser.add_argument("--epochs", type=int, required=True)
     given = parser.parse_args()
-    keras.utils.set_random_seed(SEED)
+    tf.keras.utils.set_random_seed(SEED)
     train = (
         plain(given.folder / "train")
         if given.model == "frozen"
         else augmented(given.folder / "train")
     )
-    model = keras.Sequential(layers(given.model, given.weights))
+    model = tf.keras.Sequential(layers(given.model, given.weights))
     model.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
+        optimizer=tf.keras.optimizers.Adam(1e-3),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -57,7 +56,7 @@ def main() -> None:
 
 def plain(folder: Path) -> Any:
     """Images as they are."""
-    return keras.utils.image_dataset_from_directory(
+    return tf.keras.utils.image_dataset_from_directory(
         folder,
         label_mode="categorical",
         image_size=(SIDE, SIDE),
@@ -69,7 +68,7 @@ def plain(folder: Path) -> Any:
 
 def augmented(folder: Path) -> Any:
     """Images as the study's generator shows them."""
-    return ImageDataGenerator(
+    return tf.keras.preprocessing.image.ImageDataGenerator(
         rotation_range=20,
         width_shift_range=0.2,
         height_shift_range=0.2,
@@ -82,9 +81,11 @@ def augmented(folder: Path) -> Any:
 
 def layers(name: str, weights: str | None) -> list[Any]:
     """The layers of one of the four models."""
-    base = keras.applications.VGG16(include_top=False, weights=weights, input_shape=(SIDE, SIDE, 3))
+    base = tf.keras.applications.VGG16(
+        include_top=False, weights=weights, input_shape=(SIDE, SIDE, 3)
+    )
     base.trainable = name == "finetuned"
-    new = keras.layers
+    new = tf.keras.layers
     if name == "regularized":
         head = [
             new.BatchNormalization(),
@@ -98,7 +99,7 @@ def layers(name: str, weights: str | None) -> list[Any]:
     return [base, *head, new.Dense(10, activation="softmax")]
 
 
-class Clock(keras.callbacks.Callback):
+class Clock(tf.keras.callbacks.Callback):
     """When things happen in `fit`, in seconds; an epoch is training and validation."""
 
     def __init__(self) -> None:

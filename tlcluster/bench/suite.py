@@ -1,6 +1,5 @@
 """`suite`: whole trainings, ours and the study's recipe as a plain Keras program."""
 
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tlcluster.bench import program
@@ -13,60 +12,31 @@ from tlcluster.weights import FILE_NAME, RANDOM, find_weights
 
 EPOCHS = 55
 VIEWS = 8
+AUGMENTED = ("augmented", "regularized")
 SEEDS = (524, 1, 2)
 """Of the trainings whose accuracy is compared: one alone has a point more or less by chance."""
 
 FLOP_PER_IMAGE = 3 * 0.627e9
 """Of training VGG16 at 32×32: forward, and twice that backward; a multiply-add is two."""
 
+PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""Environment of the plain Keras programs: the Keras that TensorFlow brings, and no chatter."""
+
 SECONDS = "s"
-POINTS = "%"
+PERCENT = "%"
 
 
 class Peer(NamedTuple):
     """What a plain Keras program took for one model."""
 
     start: float
-    """Seconds from its start to its first step."""
+    """Seconds from its start, imports left out, to its first step."""
     epochs: tuple[float, ...]
     """Seconds of each epoch with its validation, the first left out."""
 
-    def of_images(self, factor: float) -> tuple[float, ...]:
-        """The same epochs with `factor` times the images."""
-        return tuple(factor * seconds for seconds in self.epochs)
-
     def run(self, factor: float, epochs: int) -> tuple[float, ...]:
-        """Seconds of whole programs of that many epochs."""
-        return tuple(self.start + epochs * seconds for seconds in self.of_images(factor))
-
-
-def measure(context: Context) -> Part:
-    """Time both, compare times and accuracies."""
-    context.tell("suite: the plain Keras programs")
-    names = ("frozen", "augmented", "regularized", "finetuned")
-    commands: list[str] = []
-    peers = {name: _peer(context, name, commands) for name in names}
-    onednn = {"on": _peer(context, "finetuned", commands, TF_ENABLE_ONEDNN_OPTS="1")}
-    if "Intel" in processor():
-        onednn["off"] = _peer(context, "finetuned", commands, TF_ENABLE_ONEDNN_OPTS="0")
-    parts = (
-        _frozen(context, peers["frozen"], commands),
-        _fresh_views(context, peers, commands),
-        _few_views(context, peers, commands),
-        _finetuned(context, peers["finetuned"], onednn, commands),
-    )
-    some, every = context.some_images.rows, context.all_images.rows
-    return Part(
-        name="suite",
-        about=f"profile paper, batches of 128; {every['train']:,} images a split for whole runs, "
-        f"{some['train']:,} for times an epoch; the plain Keras program ÷ ours",
-        timings=tuple(timing for timings, _ in parts for timing in timings),
-        comparisons=tuple(row for _, rows in parts for row in rows),
-        commands=tuple(dict.fromkeys(commands)),
-    )
-
-
-Found = tuple[Sequence[Timing], Sequence[Comparison]]
+        """Seconds of a whole program of that many epochs with `factor` times the images."""
+        return tuple(self.start + epochs * factor * seconds for seconds in self.epochs)
 
 
 def _peer(context: Context, name: str, commands: list[str], **environment: str) -> Peer:
@@ -79,7 +49,7 @@ def _peer(context: Context, name: str, commands: list[str], **environment: str) 
         context.some_images.folder,
         *_weights(context),
         *arguments,
-        environment={"TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        environment=PLAIN | environment,
     )
     commands.append(variables + program.shown("peer_keras", name, "FOLDER", *arguments))
     return Peer(answer.said["start_seconds"], tuple(answer.said["epoch_seconds"][1:]))
@@ -125,7 +95,10 @@ def _accuracy(ended: Run, name: str) -> float:
     return 100 * float(ended.experiment(name)["test"]["accuracy"])
 
 
-def _frozen(context: Context, peer: Peer, commands: list[str]) -> Found:
+def measure_frozen(context: Context) -> Part:
+    """`frozen` to the end, and its accuracy."""
+    commands: list[str] = []
+    peer = _peer(context, "frozen", commands)
     epochs = 2 if context.quick else EPOCHS
     output = context.work / "runs"
     store = context.all_images.store
@@ -135,12 +108,12 @@ def _frozen(context: Context, peer: Peer, commands: list[str]) -> Found:
     ]
     commands.append(ended[0].command)
     ours = Timing(
-        name=f"tlcluster, frozen, {epochs} epochs, features computed in it",
+        name=f"tlcluster, {epochs} epochs, features computed in it",
         unit=SECONDS,
         values=tuple(one.seconds for one in ended),
     )
     theirs = Timing(
-        name=f"plain Keras, frozen, {epochs} epochs",
+        name=f"plain Keras, {epochs} epochs",
         unit=SECONDS,
         values=peer.run(_factor(context), epochs),
         note=_stretched(context, epochs),
@@ -151,111 +124,134 @@ def _frozen(context: Context, peer: Peer, commands: list[str]) -> Found:
         more = _paper("frozen", epochs, "--seed", str(seed))
         accuracies.append(_accuracy(run(context, store, output, f"seed-{seed}", *more), "frozen"))
     arguments = ["--epochs", str(epochs), "--seeds", *map(str, SEEDS)]
+    context.tell("suite: the head of frozen in plain Keras")
     answer = program.ask(
         "peer_head",
         context.all_images.folder,
         *_weights(context),
         *arguments,
-        environment={"TF_CPP_MIN_LOG_LEVEL": "3"},
+        environment=PLAIN,
     )
     commands.append(program.shown("peer_head", "FOLDER", *arguments))
-    our_accuracy = Timing(
-        name="tlcluster, frozen, test accuracy", unit=POINTS, values=tuple(accuracies)
-    )
+    our_accuracy = Timing(name="tlcluster, test accuracy", unit=PERCENT, values=tuple(accuracies))
     their_accuracy = Timing(
-        name="plain Keras, frozen, test accuracy",
-        unit=POINTS,
+        name="plain Keras, test accuracy",
+        unit=PERCENT,
         values=tuple(answer.said["accuracy"]),
         note=f"its head trained for {epochs} epochs on features made once, seeds "
         f"{', '.join(map(str, SEEDS))}; ours keeps the best epoch, plain Keras the last",
     )
-    return (
-        (theirs, ours, their_accuracy, our_accuracy),
-        (
-            ratio(f"frozen, {epochs} epochs", theirs, ours, 40),
-            Comparison(
-                name="frozen, difference of median accuracy",
-                value=abs(our_accuracy.median - their_accuracy.median),
-                goal=0.5,
-                better="less",
-                unit="points",
-            ),
-        ),
+    difference = Comparison(
+        name="difference of median accuracy",
+        value=abs(our_accuracy.median - their_accuracy.median),
+        goal=0.5,
+        better="less",
+        unit="points",
+    )
+    rows = context.all_images.rows["train"]
+    return Part(
+        name="suite-frozen",
+        about=f"frozen, {rows:,} images a split, {epochs} epochs, validation after each",
+        timings=(theirs, ours, their_accuracy, our_accuracy),
+        comparisons=(ratio("plain Keras ÷ tlcluster", theirs, ours, 40), difference),
+        commands=tuple(commands),
     )
 
 
-def _both(peers: Mapping[str, Peer], factor: float) -> tuple[float, ...]:
-    """`augmented` and `regularized` one after the other, as a notebook runs them: an epoch each."""
-    pairs = zip(peers["augmented"].epochs, peers["regularized"].epochs, strict=True)
-    return tuple(factor * (a + b) for a, b in pairs)
+def _both(context: Context, commands: list[str]) -> tuple[float, tuple[float, ...]]:
+    """`augmented` and `regularized` in plain Keras, one after the other, as a notebook runs them.
+
+    Returns:
+        Seconds of their starts, and of an epoch of each.
+    """
+    one, other = (_peer(context, name, commands) for name in AUGMENTED)
+    pairs = zip(one.epochs, other.epochs, strict=True)
+    return one.start + other.start, tuple(a + b for a, b in pairs)
 
 
-def _fresh_views(context: Context, peers: Mapping[str, Peer], commands: list[str]) -> Found:
+def measure_fresh_views(context: Context) -> Part:
+    """`augmented` and `regularized` with a fresh view an epoch."""
+    commands: list[str] = []
+    _, seconds = _both(context, commands)
     # Views are computed ahead: the first epoch has more of that work in it, the last has less.
-    options = _paper("augmented,regularized", 2 + context.repeats)
+    options = _paper(",".join(AUGMENTED), 2 + context.repeats)
     output = emptied(context.work / "runs")
     ended = run(context, context.some_images.store, output, "fresh", *options)
     commands.append(ended.command)
-    pairs = zip(ended.epochs("augmented"), ended.epochs("regularized"), strict=True)
-    seconds = [max(a.seconds, b.seconds) for a, b in pairs][1:-1]
+    pairs = zip(*(ended.epochs(name) for name in AUGMENTED), strict=True)
     ours = Timing(
-        name="tlcluster, augmented + regularized at once, an epoch of both",
+        name="tlcluster, both at once, an epoch",
         unit=SECONDS,
-        values=tuple(seconds),
+        values=tuple(max(a.seconds, b.seconds) for a, b in pairs)[1:-1],
+        note="without the first and the last of the run",
     )
-    theirs = Timing(
-        name="plain Keras, augmented + regularized, an epoch of each",
-        unit=SECONDS,
-        values=_both(peers, 1),
+    theirs = Timing(name="plain Keras, an epoch of each", unit=SECONDS, values=seconds)
+    rows = context.some_images.rows["train"]
+    return Part(
+        name="suite-fresh-views",
+        about=f"augmented and regularized, {rows:,} images a split, a fresh view every epoch",
+        timings=(theirs, ours),
+        comparisons=(ratio("plain Keras ÷ tlcluster", theirs, ours, 5),),
+        commands=tuple(commands),
     )
-    goal = ratio("augmented + regularized, fresh views, an epoch", theirs, ours, 5)
-    return (theirs, ours), (goal,)
 
 
-def _few_views(context: Context, peers: Mapping[str, Peer], commands: list[str]) -> Found:
+def measure_few_views(context: Context) -> Part:
+    """The same two to the end with a few views in turn."""
+    commands: list[str] = []
+    start, seconds = _both(context, commands)
     epochs = 2 if context.quick else EPOCHS
-    options = _paper("augmented,regularized", epochs, "--views", str(VIEWS))
+    options = _paper(",".join(AUGMENTED), epochs, "--views", str(VIEWS))
     output = emptied(context.work / "runs")
     ended = run(context, context.all_images.store, output, "few", *options)
     commands.append(ended.command)
-    names = ("augmented", "regularized")
-    accuracies = ", ".join(f"{name} {_accuracy(ended, name):.1f} %" for name in names)
+    accuracies = ", ".join(f"{name} {_accuracy(ended, name):.1f} %" for name in AUGMENTED)
     ours = Timing(
-        name=f"tlcluster, augmented + regularized at once, {VIEWS} views, {epochs} epochs",
+        name=f"tlcluster, both at once, {VIEWS} views, {epochs} epochs",
         unit=SECONDS,
         values=(ended.seconds,),
         note=f"test accuracy: {accuracies}",
     )
-    start = sum(peers[name].start for name in names)
+    factor = _factor(context)
     theirs = Timing(
-        name=f"plain Keras, augmented + regularized, {epochs} epochs",
+        name=f"plain Keras, {epochs} epochs of each",
         unit=SECONDS,
-        values=tuple(start + epochs * seconds for seconds in _both(peers, _factor(context))),
+        values=tuple(start + epochs * factor * both for both in seconds),
         note=_stretched(context, epochs),
     )
-    goal = ratio(f"augmented + regularized, {VIEWS} views, {epochs} epochs", theirs, ours, 25)
-    return (theirs, ours), (goal,)
-
-
-def _finetuned(
-    context: Context, default: Peer, onednn: Mapping[str, Peer], commands: list[str]
-) -> Found:
-    ended = run(
-        context,
-        context.some_images.store,
-        emptied(context.work / "runs"),
-        "finetuned",
-        *_paper("finetuned", 1 + context.repeats),
+    rows = context.all_images.rows["train"]
+    return Part(
+        name="suite-few-views",
+        about=f"augmented and regularized, {rows:,} images a split, {VIEWS} views in turn",
+        timings=(theirs, ours),
+        comparisons=(ratio("plain Keras ÷ tlcluster", theirs, ours, 25),),
+        commands=tuple(commands),
     )
+
+
+def measure_finetuned(context: Context) -> Part:
+    """`finetuned`: an epoch of it, and how much of the machine it uses."""
+    commands: list[str] = []
+    states = {"default settings": {}, "oneDNN on": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
+    if "Intel" in processor():
+        # There TensorFlow turns it on by itself; elsewhere the default is this.
+        states["oneDNN off"] = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    peers = {
+        state: _peer(context, "finetuned", commands, **variables)
+        for state, variables in states.items()
+    }
+    options = _paper("finetuned", 1 + context.repeats)
+    output = emptied(context.work / "runs")
+    ended = run(context, context.some_images.store, output, "finetuned", *options)
     commands.append(ended.command)
     records = ended.epochs("finetuned")[1:]
     ours = Timing(
-        name="tlcluster, finetuned, an epoch with validation",
+        name="tlcluster, an epoch with validation",
         unit=SECONDS,
         values=tuple(record.seconds for record in records),
     )
     rate = Timing(
-        name="tlcluster, finetuned, training",
+        name="tlcluster, training",
         unit="images/s",
         values=tuple(record.images_per_second for record in records),
     )
@@ -266,24 +262,28 @@ def _finetuned(
         unit="GFLOP/s",
         values=tuple(value / 1e9 for value in product.said["flop_per_second"]),
     )
-    name = "plain Keras, finetuned, an epoch with validation"
-    ways = {"default settings": default} | {f"oneDNN {s}": peer for s, peer in onednn.items()}
-    theirs = [
-        Timing(name=f"{name}, {way}", unit=SECONDS, values=peer.epochs)
-        for way, peer in ways.items()
-    ]
-    rows = [
-        ratio("finetuned, an epoch, default settings", theirs[0], ours, 3.5),
-        ratio("finetuned, an epoch, oneDNN on", theirs[1], ours, 1.3),
-    ]
-    if "off" in onednn:
-        label = "finetuned, an epoch, oneDNN off (TensorFlow's default on AMD)"
-        rows.append(ratio(label, theirs[2], ours, 3.5))
-    rows.append(
-        Comparison(
-            name="finetuned, floating-point rate ÷ fastest matrix product",
-            value=rate.median * FLOP_PER_IMAGE / 1e9 / max(machine.values),
-            goal=0.8,
+    theirs = {
+        state: Timing(
+            name=f"plain Keras, an epoch with validation, {state}",
+            unit=SECONDS,
+            values=peer.epochs,
         )
+        for state, peer in peers.items()
+    }
+    goals = {"default settings": 3.5, "oneDNN on": 1.3, "oneDNN off": 3.5}
+    rows = [
+        ratio(f"plain Keras ÷ tlcluster, {state}", timing, ours, goals[state])
+        for state, timing in theirs.items()
+    ]
+    use = Comparison(
+        name="floating-point rate of training ÷ fastest matrix product",
+        value=rate.median * FLOP_PER_IMAGE / 1e9 / max(machine.values),
+        goal=0.8,
     )
-    return (*theirs, ours, rate, machine), rows
+    return Part(
+        name="suite-finetuned",
+        about=f"finetuned, {context.some_images.rows['train']:,} images a split",
+        timings=(*theirs.values(), ours, rate, machine),
+        comparisons=(*rows, use),
+        commands=tuple(commands),
+    )
