@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tlcluster.bench.datasets import prepared
 from tlcluster.bench.input import PNG, RAW
 from tlcluster.bench.machine import peer_versions
 from tlcluster.bench.measures import Comparison, Machine, Part, Timing, fastest, ratio
-from tlcluster.bench.memory import peak_bytes
+from tlcluster.bench.memory import ours, peak_bytes, watched_workers
 from tlcluster.bench.parts import PARTS, writable
 from tlcluster.bench.pngs import png_files
 from tlcluster.bench.show import number, show_machine, show_part
@@ -200,6 +201,18 @@ def test_a_program_has_the_cores_that_it_is_given() -> None:
 def test_the_most_that_was_resident_is_read() -> None:
     assert peak_bytes("Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t1024 kB\n") == 2 * 2**20
     assert peak_bytes("Name:\tzombie\n") == 0
+
+
+def test_training_processes_of_our_own_are_watched() -> None:
+    command = ["bash", "-c", "exec -a ray::RayTrainWorker sleep 60"]
+    with watched_workers() as peaks, subprocess.Popen(command) as worker:
+        deadline = time.monotonic() + 30
+        while not peaks.get(worker.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        worker.kill()
+    assert set(peaks) == {worker.pid}
+    assert peaks[worker.pid] > 0
+    assert not ours(os.getppid())
 
 
 @pytest.mark.cluster

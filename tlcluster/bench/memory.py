@@ -1,6 +1,7 @@
 """`memory`: the largest worker of a run, and that it does not grow with the data set."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,8 +71,10 @@ def watched_workers() -> Iterator[dict[int, int]]:
     def watch() -> None:
         while not over.wait(POLL_SECONDS):
             for process in Path("/proc").glob("[0-9]*"):
+                # One that ends meanwhile has no files any more.
                 with contextlib.suppress(OSError):
-                    if (process / "cmdline").read_bytes().startswith(WORKER.encode()):
+                    title = (process / "cmdline").read_bytes()
+                    if title.startswith(WORKER.encode()) and ours(int(process.name)):
                         peaks[int(process.name)] = peak_bytes((process / "status").read_text())
 
     thread = threading.Thread(target=watch)
@@ -81,6 +84,14 @@ def watched_workers() -> Iterator[dict[int, int]]:
     finally:
         over.set()
         thread.join()
+
+
+def ours(pid: int) -> bool:
+    """True for a process that this one has started, by way of others too."""
+    while pid not in (0, os.getpid()):
+        status = Path(f"/proc/{pid}/status").read_text()
+        pid = int(status.partition("PPid:")[2].split()[0])
+    return pid > 0
 
 
 def peak_bytes(status: str) -> int:
