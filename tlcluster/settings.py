@@ -304,7 +304,13 @@ class ReportSettings(BaseModel):
 
 
 BENCH_PARTS = {
-    "suite": ("suite-frozen", "suite-fresh-views", "suite-few-views", "suite-finetuned"),
+    "suite": (
+        "suite-frozen",
+        "suite-accuracy",
+        "suite-fresh-views",
+        "suite-few-views",
+        "suite-finetuned",
+    ),
     "input": ("input",),
     "scaling": ("scaling",),
     "concurrency": ("concurrency",),

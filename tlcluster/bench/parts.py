@@ -22,6 +22,7 @@ WIDTH = 130
 
 PARTS: Mapping[str, Callable[[Context], Part]] = {
     "suite-frozen": suite.measure_frozen,
+    "suite-accuracy": suite.measure_accuracy,
     "suite-fresh-views": suite.measure_fresh_views,
     "suite-few-views": suite.measure_few_views,
     "suite-finetuned": suite.measure_finetuned,
