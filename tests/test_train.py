@@ -239,6 +239,7 @@ def trained(
             cache_bytes=2**30,
             threads=1,
             command_started=time.time(),
+            earlier_seconds=0.0,
             attempt=2 if plan.after else 1,
         )
         fields = {**task._asdict(), "experiment": experiment.model_dump(), **plan.task}

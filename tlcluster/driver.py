@@ -90,11 +90,6 @@ class Driver:
         """Experiments that share fresh views."""
         self.next_view: dict[FeatureKey, int] = {}
         """The first view that is not deleted yet."""
-        if self.settings.feature_cache and self.settings.views is None:
-            for experiment in self.experiments:
-                if experiment.augment and not experiment.base_trainable:
-                    key = feature_key(self.task(experiment, 0))
-                    self.view_users.setdefault(key, []).append(experiment)
 
     def run(self) -> None:
         """Run every experiment that is not finished, until all have ended or a signal asks to stop.
@@ -110,6 +105,14 @@ class Driver:
                 "finished" if done else "queued",
                 note="earlier" if done else "",
             )
+            if (
+                experiment.augment
+                and not experiment.base_trainable
+                and self.settings.feature_cache
+                and self.settings.views is None
+            ):
+                key = feature_key(self.task(experiment, 0))
+                self.view_users.setdefault(key, []).append(experiment)
         waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
         # It comes back if its process dies; what it forgets, workers post again. On the driver's
         # node, or a lost node that trains one experiment would take the word from all of them.
@@ -232,6 +235,7 @@ class Driver:
             cache_bytes=int(settings.cache_gib * 2**30),
             threads=self.admission.threads,
             command_started=cli.STARTED,
+            earlier_seconds=self.seconds(experiment),
             attempt=attempt,
         )
 
@@ -362,17 +366,21 @@ class Driver:
     def write(
         self, experiment: Experiment, status: Status, error: str | None, attempts: int
     ) -> None:
-        began = self.rows[experiment.name].began
-        seconds = 0.0 if began is None else time.monotonic() - began
         result = ExperimentResult(
             status=status,
             error=error,
             attempts=attempts,
-            wall_seconds=self.results[experiment.name].wall_seconds + seconds,
+            wall_seconds=self.seconds(experiment),
         )
         self.run_store.put(
             f"{experiment.name}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n"
         )
+
+    def seconds(self, experiment: Experiment) -> float:
+        """For how long an experiment has had workers, or waited for them, all drivers together."""
+        began = self.rows[experiment.name].began
+        now = 0.0 if began is None else time.monotonic() - began
+        return self.results[experiment.name].wall_seconds + now
 
     # The end before the end
 

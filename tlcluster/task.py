@@ -31,6 +31,8 @@ class Task(NamedTuple):
     """Threads of one TensorFlow operation on the CPU; 0 lets TensorFlow choose."""
     command_started: float
     """When the command was started that this task is part of, in seconds since 1970."""
+    earlier_seconds: float
+    """Time that earlier attempts had workers, as far as their drivers lived to tell."""
     attempt: int
     """How often the experiment's workers were started, this time included."""
 

@@ -177,7 +177,7 @@ class _Worker:
         )
         self.state = TrainingState()
         self.best: list[np.ndarray] = []
-        self.earlier_seconds = 0.0
+        self.earlier_seconds = task.earlier_seconds
         self.startup_seconds: float | None = None
         self.data_error: UserError | None = None
         """What went wrong in `training_data`; tf.data passes on its text, not the exception."""
@@ -381,7 +381,8 @@ class _Worker:
         if checkpoint is None:
             return
         self.state, self.best = checkpoint.state, checkpoint.best
-        self.earlier_seconds = checkpoint.state.wall_seconds
+        # A driver that was killed had told nothing of its last attempt.
+        self.earlier_seconds = max(self.earlier_seconds, checkpoint.state.wall_seconds)
         self.assign(self.weights, checkpoint.weights)
         self.assign(self.optimizer.variables, checkpoint.optimizer)
 
