@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Ray on one node of a job, for as long as its standard input is open; slurm/ray.sh starts it on all.
+#
+#   bash slurm/node.sh ADDRESS PORT FOLDER SECONDS
+#
+# ADDRESS and PORT are those of the job's first node, which is Ray's head; the others wait SECONDS
+# for it. FOLDER is made, and removed at the end. The first line of the input is the token of the
+# cluster, which so is in no argument and no environment.
+set -euo pipefail
+
+# shellcheck source=slurm/site.sh
+source slurm/site.sh
+address=$1 port=$2 folder=$3 patience=$4
+
+ray=
+
+ended() {
+  trap '' TERM
+  if [[ -n $ray ]]; then
+    kill "$ray" 2>/dev/null || true
+    wait "$ray" || true
+  fi
+  # Workers that have just lost their Ray may write a last word.
+  for _ in {1..50}; do
+    rm -rf "$folder" 2>/dev/null && return
+    sleep 0.1
+  done
+  echo "error: $(hostname): $folder cannot be removed; remove it by hand" >&2
+}
+
+# A requeued job may find what was left when its node crashed.
+rm -rf "$folder"
+mkdir -m 700 "$folder"
+# What libraries leave there goes with the folder.
+export TMPDIR=$folder/tmp
+mkdir "$TMPDIR"
+trap ended EXIT
+trap 'exit 143' TERM
+read -r token
+(umask 077 && printf '%s\n' "$token" >"$folder/token")
+
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
+# The driver ends before Ray does; nothing is to be moved to other nodes.
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
+unset RAY_ADDRESS token
+
+# What Slurm gave to the job on this node, not what the node has.
+gpus=${SLURM_GPUS_ON_NODE:-}
+if [[ -z $gpus ]]; then
+  IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES:-}"
+  gpus=${#visible[@]}
+fi
+
+start=(
+  "${python[@]}" -m ray.scripts.scripts start --block --disable-usage-stats
+  --num-cpus "$SLURM_CPUS_ON_NODE" --num-gpus "$gpus" --temp-dir "$folder"
+  --dashboard-agent-listen-port 0
+)
+if ((SLURM_NODEID == 0)); then
+  start+=(
+    --head --node-ip-address "$address" --port "$port"
+    --ray-client-server-port "$((port + 1))" --include-dashboard false
+  )
+else
+  start+=(--address "$address:$port")
+  until (: >"/dev/tcp/$address/$port") 2>/dev/null; do
+    ((SECONDS < patience)) || exit 1
+    sleep 0.2
+  done
+fi
+
+said=$folder/start.out
+"${start[@]}" </dev/null >"$said" 2>&1 &
+ray=$!
+# The batch script closes its end, or is gone.
+{ read -r || kill "$ray"; } <&0 &
+input=$!
+wait "$ray" || true
+if kill "$input" 2>/dev/null; then
+  echo "error: $(hostname): Ray has ended: $(grep -v '^$' "$said" | tail -n 1)" >&2
+  exit 1
+fi
