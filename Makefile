@@ -9,8 +9,9 @@ ARGS ?=
 # GPU=1 adds CUDA and cuDNN. An environment that was made with them keeps them.
 GPU ?= $(if $(wildcard .venv/.gpu),1)
 
-# Debian's names for what the tests use beside Python: a headless browser for the report.
-DEBIAN := chromium chromium-driver
+# Debian's names for what the tests use beside Python: a headless browser for the report, and a
+# Slurm whose nodes are namespaces.
+DEBIAN := chromium chromium-driver slurmctld slurmd slurm-client munge iproute2
 
 # What a module system or an activated environment left there would shadow the locked versions.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -45,7 +46,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env run test lint lock clean dev-env browser again
+.PHONY: help env run test drill lint lock clean dev-env debian again
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-5s %s\n", $$1, $$2 }' Makefile
@@ -57,8 +58,11 @@ env: .venv/.package $(if $(GPU),.venv/.gpu) ## make .venv from requirements.txt,
 run: env ## train and compare the four experiments; make run ARGS="--profile paper --dry-run"
 	@.venv/bin/python jobs/run_all.py $(ARGS)
 
-test: dev-env browser ## tests, ruff and mypy; make test ARGS="tests/test_order.py -k shards"
+test: dev-env debian ## tests, ruff and mypy; make test ARGS="tests/test_order.py -k shards"
 	@.venv/bin/python -m pytest $(ARGS)
+
+drill: dev-env debian ## the longest tests, which `make test` leaves out
+	@.venv/bin/python -m pytest -m drill $(ARGS)
 
 lint: dev-env ## ruff and mypy alone
 	@.venv/bin/ruff check
@@ -106,9 +110,9 @@ dev-env: env .venv/.dev
 	@$(locked) requirements-dev.txt
 	@$(ended)
 
-browser:
-	@if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  echo 'Installing $(DEBIAN) for the tests of the report'; \
+debian:
+	@if ! { command -v chromedriver && command -v slurmctld; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo 'Installing $(DEBIAN) for the tests'; \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  { apt-get update -qq && apt-get install -qq --no-install-recommends $(DEBIAN); } >/dev/null \
 	    || echo 'They could not be installed; the tests that need them will be skipped'; \

@@ -19,12 +19,16 @@ folder=$scratch/tlcluster-$SLURM_JOB_ID
 caught=
 current=
 nodes=
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM INT
 
 # Run `python JOB ARGUMENTS…` in a Ray cluster of all nodes; ends the script with its status.
+# Without --run-name the run is called after the job, without --workers each node has one.
 with_ray() {
-  local status=0
-  trap 'pass_on USR1' USR1
-  trap 'pass_on TERM' TERM INT
+  local job=$1 name status=0
+  shift
+  name=$(run_name "$@")
+  echo "run $name, job $SLURM_JOB_ID on $SLURM_JOB_NODELIST"
   trap end_nodes EXIT
   start_nodes
   attend "${python[@]}" slurm/wait_for_nodes.py \
@@ -32,7 +36,8 @@ with_ray() {
   if [[ -n $caught ]]; then
     status=143
   elif ((status == 0)); then
-    attend env RAY_ADDRESS="$address:$port" "${python[@]}" "$@" || status=$?
+    attend env RAY_ADDRESS="$address:$port" "${python[@]}" "$job" \
+      --workers "$SLURM_JOB_NUM_NODES" "$@" --run-name "$name" || status=$?
   fi
   end_nodes
   # Less than 128 is a run that was through when the signal came.
@@ -45,8 +50,10 @@ with_ray() {
 # Ray on all nodes, this one the head, until descriptor 9 is closed; even `kill -9` does that.
 start_nodes() {
   local fifo known
+  # Ray adds 64 bytes to the path of a socket, which may have 107.
   if ((${#folder} > 43)); then
-    echo "error: $folder is too long for Ray's sockets: set scratch in slurm/site.sh to less" >&2
+    echo "error: $folder: longer than 43 bytes, Ray's sockets have no place in it; set scratch in" \
+      "slurm/site.sh to a shorter path" >&2
     exit 2
   fi
   if [[ -z $address ]]; then
@@ -125,7 +132,7 @@ again() {
   fi
 }
 
-# The run's name, --run-name of the arguments or else the job's number, which a requeue keeps.
+# The run's name: that of the arguments, or else of the job, which a requeue keeps.
 run_name() {
   local name=slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
   while (($#)); do

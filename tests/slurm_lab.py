@@ -37,7 +37,9 @@ def why_not() -> str | None:
     if sys.platform != "linux" or os.getuid() != 0:
         return "only root on Linux can make the nodes of a Slurm"
     if missing := [program for program in _PROGRAMS if not shutil.which(program)]:
-        return f"{', '.join(missing)} not found; Debian: slurmctld slurmd slurm-client munge iproute2"
+        return (
+            f"{', '.join(missing)} not found; Debian: slurmctld slurmd slurm-client munge iproute2"
+        )
     tried = subprocess.run(
         ["unshare", *_SPACES.split(), "true"], capture_output=True, text=True, check=False
     )
@@ -47,11 +49,21 @@ def why_not() -> str | None:
 class Job(NamedTuple):
     """What Slurm says of a job."""
 
+    number: str
+    """Its own; for a task `ID_INDEX` of an array, another than ID."""
     state: str
     """`PENDING`, `RUNNING`, `COMPLETING`, `COMPLETED`, `FAILED`, `CANCELLED`, …"""
     status: str
     """Exit status and signal, as `0:0`."""
     restarts: int
+    nodes: str
+    start: str
+    """ISO 8601."""
+    end: str
+
+    @property
+    def over(self) -> bool:
+        return self.state not in ("PENDING", "RUNNING", "COMPLETING")
 
 
 class Lab:
@@ -86,6 +98,10 @@ class Lab:
         assert not check or done.returncode == 0, done.stderr
         return done
 
+    def idle_nodes(self) -> int:
+        shown = self.call("sinfo", "--noheader", "--states=idle", "--format=%D", check=False)
+        return int(shown.stdout or 0)
+
     def submit(self, *arguments: object) -> str:
         """`sbatch ARGUMENTS…`; the job's id."""
         return self.call("sbatch", "--parsable", *arguments).stdout.strip()
@@ -94,11 +110,19 @@ class Lab:
         """How a job, or a task `ID_INDEX` of an array, is now."""
         shown = self.call("scontrol", "--oneliner", "show", "job", job).stdout
         facts = dict(re.findall(r"(\w+)=(\S*)", shown))
-        return Job(facts["JobState"], facts["ExitCode"], int(facts["Restarts"]))
+        return Job(
+            facts["JobId"],
+            facts["JobState"],
+            facts["ExitCode"],
+            int(facts["Restarts"]),
+            facts["NodeList"],
+            facts["StartTime"],
+            facts["EndTime"],
+        )
 
     def said(self, job: str) -> str:
-        """All that a job, not an array, printed."""
-        path = self.folder / "out" / job
+        """All that a job printed."""
+        path = self.folder / "out" / self.job(job).number
         return path.read_text() if path.exists() else ""
 
     def until(self, job: str, condition: Callable[[], object]) -> None:
@@ -106,14 +130,14 @@ class Lab:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             now = self.job(job)
-            assert now.state in ("PENDING", "RUNNING", "COMPLETING"), (now, self.said(job))
+            assert not now.over, (now, self.said(job))
             assert time.monotonic() < deadline, (now, self.said(job))
             time.sleep(0.2)
 
     def ended(self, job: str) -> Job:
         """Wait for a job's end, requeues included."""
         deadline = time.monotonic() + PATIENCE
-        while (now := self.job(job)).state in ("PENDING", "RUNNING", "COMPLETING"):
+        while not (now := self.job(job)).over:
             assert time.monotonic() < deadline, (now, self.said(job))
             time.sleep(0.2)
         return now
@@ -158,7 +182,10 @@ def slurm(*shared: Path) -> Iterator[Lab]:
             assert holder.stdout.readline() == "up\n", log.read_text()
             lab = Lab(folder, holder.pid)
             deadline = time.monotonic() + 60
-            while lab.call("sinfo", "-ht", "idle", "-o", "%D", check=False).stdout != f"{len(NODES)}\n":
+            while (
+                lab.call("sinfo", "-ht", "idle", "-o", "%D", check=False).stdout
+                != f"{len(NODES)}\n"
+            ):
                 assert time.monotonic() < deadline, lab.call("sinfo", "-N", "-o", "%N %T %E").stdout
                 time.sleep(0.1)
             yield lab

@@ -383,10 +383,10 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
 
 def test_make_alone_lists_every_target_that_a_user_has() -> None:
     listed = re.findall(r"^  make (\w+) ", make().stdout, re.MULTILINE)
-    assert listed == ["help", "env", "run", "test", "lint", "lock", "clean"]
+    assert listed == ["help", "env", "run", "test", "drill", "lint", "lock", "clean"]
 
 
-@pytest.mark.parametrize("target", ["env", "run", "test", "lint", "lock", "clean"])
+@pytest.mark.parametrize("target", ["env", "run", "test", "drill", "lint", "lock", "clean"])
 def test_a_target_can_be_made(target: str) -> None:
     assert make("--dry-run", target).returncode == 0
 

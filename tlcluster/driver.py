@@ -221,6 +221,9 @@ class Driver:
                 num_workers=self.workers(),
                 use_gpu=admission.gpus_per_worker > 0,
                 resources_per_worker=resources,
+                # GPUs add up gradients fastest inside a node. On CPUs, the experiment that is left
+                # at the end has the cores of every node that it is on.
+                placement_strategy="PACK" if admission.gpus_per_worker else "SPREAD",
             ),
             run_config=RunConfig(
                 name=f"{settings.run_name}-{experiment.name}",

@@ -1,0 +1,256 @@
+"""The batch scripts in a real Slurm of two nodes; what they leave is read back."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_run import ROOT, epochs, result, results_json
+from slurm_lab import GPUS, NODES, Lab, slurm, why_not
+
+from tlcluster.experiments import EXPERIMENTS
+from tlcluster.ingest import SAMPLE_ROWS_PER_SHARD, ingest
+from tlcluster.store import open_store
+
+WHY_NOT = why_not()
+pytestmark = [
+    pytest.mark.cluster,
+    # Where the suite decides whether a change is taken, the tests fail instead.
+    pytest.mark.skipif(
+        WHY_NOT is not None and os.environ.get("CI") != "true", reason=f"no Slurm: {WHY_NOT}"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(small_cinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all nodes see, with a store in it."""
+    folder = tmp_path_factory.mktemp("shared")
+    store = open_store(str(folder / "cinic10"), create=True)
+    ingest(str(small_cinic), store, rows_per_shard=50, processes=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if WHY_NOT:
+        pytest.fail(WHY_NOT)
+    with slurm(ROOT, Path(sys.prefix), tmp_path_factory.getbasetemp()) as running:
+        yield running
+
+
+# --- the recipe of the README ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recipe(lab: Lab, shared: Path) -> dict[str, str]:
+    """The README's commands, submitted together and over: what a job does → its id.
+
+    They are made shorter: random weights, one epoch, two experiments.
+    """
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"(?m)^\*\*Slurm\*\*.*\n(?:.+\n)*\n((?: {4}.+\n)+)", text)
+    for old, new in (
+        ("/shared", str(shared)),
+        ("--profile paper", "--profile paper --weights none --epochs 1"),
+        ("slurm/run_all.sbatch", "slurm/run_all.sbatch --experiments frozen,augmented"),
+        ("slurm/run_one.sbatch", "--array 0,1 slurm/run_one.sbatch"),
+    ):
+        assert old in block
+        block = block.replace(old, new)
+    said = lab.call("bash", "-euc", f"{block}\necho $job").stdout.splitlines()
+    whole, report = (line.removeprefix("Submitted batch job ") for line in said[:2])
+    jobs = {"all": whole, "frozen": f"{said[2]}_0", "augmented": f"{said[2]}_1", "report": report}
+    for job in jobs.values():
+        ended = lab.ended(job)
+        assert (ended.state, ended.status) == ("COMPLETED", "0:0"), lab.said(job)
+    return jobs
+
+
+def test_one_job_trains_every_experiment_on_all_of_its_nodes(
+    lab: Lab, shared: Path, recipe: dict[str, str]
+) -> None:
+    run = shared / "runs" / f"slurm-{recipe['all']}"
+    assert lab.said(recipe["all"]).splitlines()[-1] == str(run / "report" / "index.html")
+    results = results_json(run)
+    assert results["run"]["status"] == "finished"
+    assert [node["host"] for node in results["run"]["hardware"]] == list(NODES)
+    for experiment in results["experiments"]:
+        assert experiment["status"] == "finished"
+        assert sorted(worker["host"] for worker in experiment["workers"]) == list(NODES)
+
+
+def test_the_tasks_of_an_array_train_one_experiment_each_in_one_run(
+    shared: Path, recipe: dict[str, str]
+) -> None:
+    run = shared / "runs" / f"slurm-{recipe['frozen'].removesuffix('_0')}"
+    results = results_json(run)
+    assert results["run"]["status"] == "finished"
+    told = [(e["name"], e["status"], e["attempts"]) for e in results["experiments"]]
+    assert told == [("frozen", "finished", 1), ("augmented", "finished", 1)]
+
+
+def test_a_job_has_the_gpus_that_slurm_gave_it_and_no_others(
+    shared: Path, recipe: dict[str, str]
+) -> None:
+    run = shared / "runs" / f"slurm-{recipe['frozen'].removesuffix('_0')}"
+    assert {node["gpus"] for node in results_json(run)["run"]["hardware"]} == {1.0}
+    run = shared / "runs" / f"slurm-{recipe['all']}"
+    assert {node["gpus"] for node in results_json(run)["run"]["hardware"]} == {0.0}
+
+
+def test_the_report_waits_for_all_tasks(lab: Lab, shared: Path, recipe: dict[str, str]) -> None:
+    report = lab.job(recipe["report"])
+    assert report.start >= max(lab.job(recipe[name]).end for name in ("frozen", "augmented"))
+    run = shared / "runs" / f"slurm-{recipe['frozen'].removesuffix('_0')}"
+    assert lab.said(recipe["report"]) == f"{run}/report/index.html\n"
+
+
+def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, str]) -> None:
+    whole = lab.job(recipe["all"])
+    for task in (lab.job(recipe["frozen"]), lab.job(recipe["augmented"])):
+        assert task.nodes in NODES
+        assert task.start < whole.end
+        assert whole.start < task.end
+
+
+# --- interruptions -----------------------------------------------------------------------------
+
+
+EPOCHS = 50
+
+
+def submitted(lab: Lab, shared: Path, name: str) -> tuple[str, Path]:
+    """A job of many short epochs, and the folder of its run."""
+    job = lab.submit(
+        "--nodes", 1, "slurm/run_all.sbatch", "--store", shared / "cinic10",
+        "--output", shared / "runs", "--run-name", name, "--weights", "none",
+        "--experiments", "frozen,augmented", "--epochs", EPOCHS, "--views", 1,
+        "--set", f"*.patience={EPOCHS}",
+    )  # fmt: skip
+    return job, shared / "runs" / name
+
+
+def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
+    lab: Lab, shared: Path
+) -> None:
+    before = lab.left()
+    job, run = submitted(lab, shared, "requeued")
+    lab.until(job, lambda: epochs(run, "frozen") and epochs(run, "augmented"))
+    # As Slurm does it, 120 seconds before the allocation ends.
+    lab.call("scancel", "--batch", "--signal=USR1", job)
+    lab.until(job, lambda: lab.job(job).restarts)
+    assert "requeued, 1 of 20" in lab.said(job)
+    assert results_json(run)["run"]["status"] == "interrupted"
+    done = {name: epochs(run, name) for name in ("frozen", "augmented")}
+    assert 0 < len(done["frozen"]) < EPOCHS
+
+    ended = lab.ended(job)
+    assert (ended.state, ended.restarts) == ("COMPLETED", 1), lab.said(job)
+    assert results_json(run)["run"]["status"] == "finished"
+    for name, earlier in done.items():
+        assert [record.epoch for record in epochs(run, name)] == list(range(1, EPOCHS + 1))
+        # Trained again, they would have taken another time.
+        assert epochs(run, name)[: len(earlier)] == earlier
+        assert result(run, name).attempts == 2
+    assert lab.left() == before
+
+
+def test_a_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_can_follow(
+    lab: Lab, shared: Path
+) -> None:
+    before = lab.left()
+    job, run = submitted(lab, shared, "cancelled")
+    report = lab.submit("--dependency", f"afterany:{job}", "slurm/report.sbatch", "--run", run)
+    lab.until(job, lambda: epochs(run, "frozen"))
+    assert lab.left() != before
+    lab.call("scancel", job)
+    assert lab.ended(job).state == "CANCELLED"
+    assert lab.ended(report).status == "0:0", lab.said(report)
+    assert lab.left() == before
+    assert results_json(run)["experiments"][0]["history"]["loss"]
+
+
+def test_a_job_that_is_interrupted_too_often_gives_up(lab: Lab, shared: Path) -> None:
+    lab.environment["TLCLUSTER_REQUEUES"] = "1"
+    try:
+        job, _ = submitted(lab, shared, "given-up")
+    finally:
+        del lab.environment["TLCLUSTER_REQUEUES"]
+    for restarts in (0, 1):
+        lab.until(job, lambda n=restarts: lab.said(job).count("run given-up") > n)
+        lab.call("scancel", "--batch", "--signal=USR1", job)
+    ended = lab.ended(job)
+    assert (ended.state, ended.status, ended.restarts) == ("FAILED", "143:0", 1)
+    assert lab.said(job).splitlines()[-1].startswith("not requeued: interrupted")
+
+
+# --- what cannot work --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        (["--partition", "nowhere"], "invalid partition specified: nowhere"),
+        (["--gpus-per-node", GPUS + 1], "Requested node configuration is not available"),
+    ],
+    ids=["partition", "gpus"],
+)
+def test_what_slurm_does_not_have_it_refuses_itself(
+    asked: list[object], refused: str, lab: Lab
+) -> None:
+    done = lab.call("sbatch", *asked, "slurm/run_all.sbatch", check=False)
+    assert done.returncode == 1
+    assert refused in done.stderr
+    assert done.stdout == ""
+
+
+def test_wrong_use_ends_with_the_status_and_the_line_of_the_command(lab: Lab) -> None:
+    job = lab.submit("slurm/run_all.sbatch", "--weights", "none")
+    assert lab.ended(job).status == "2:0"
+    run, error = lab.said(job).splitlines()
+    assert run.startswith(f"run slurm-{job}, ")
+    assert error.startswith("error: --store embedded: this cluster has 2 nodes")
+
+
+def test_a_job_fails_when_its_nodes_do_not_come_together(lab: Lab) -> None:
+    lab.environment["TLCLUSTER_PATIENCE"] = "1"
+    try:
+        job = lab.submit("slurm/run_all.sbatch")
+    finally:
+        del lab.environment["TLCLUSTER_PATIENCE"]
+    ended = lab.ended(job)
+    assert (ended.state, ended.status) == ("FAILED", "1:0")
+    assert "error: after 1 seconds Ray runs on 0 of 2 nodes" in lab.said(job)
+
+
+def test_a_job_from_another_folder_than_the_checkout_says_so(lab: Lab, shared: Path) -> None:
+    job = lab.submit("--chdir", shared, "slurm/run_all.sbatch")
+    assert lab.ended(job).status == "2:0"
+    error = f"error: submit it from the checkout, not from {shared}"
+    assert lab.said(job).splitlines()[-1] == error
+
+
+# --- the whole ---------------------------------------------------------------------------------
+
+
+@pytest.mark.drill
+def test_the_quick_profile_trains_all_four_on_two_nodes(
+    lab: Lab, shared: Path, sample_folder: Path, imagenet_weights: bytes
+) -> None:
+    assert imagenet_weights  # or the test is skipped, saying so
+    store = open_store(str(shared / "sample"), create=True)
+    ingest(str(sample_folder), store, rows_per_shard=SAMPLE_ROWS_PER_SHARD)
+    job = lab.submit(
+        "slurm/run_all.sbatch", "--store", shared / "sample", "--output", shared / "runs"
+    )
+    assert lab.ended(job).status == "0:0", lab.said(job)
+    results = results_json(shared / "runs" / f"slurm-{job}")
+    assert [node["host"] for node in results["run"]["hardware"]] == list(NODES)
+    assert [experiment["name"] for experiment in results["experiments"]] == list(EXPERIMENTS)
+    for experiment in results["experiments"]:
+        assert experiment["status"] == "finished"
+        assert sorted(worker["host"] for worker in experiment["workers"]) == list(NODES)
+        assert experiment["test"]["accuracy"] > 0.30

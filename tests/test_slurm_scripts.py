@@ -1,0 +1,89 @@
+"""The batch scripts of slurm/: shellcheck, and the facts that stand in them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_run import ROOT
+
+from tlcluster.driver import PREEMPTION_GRACE_SECONDS
+from tlcluster.experiments import EXPERIMENTS
+
+SLURM = ROOT / "slurm"
+SCRIPTS = sorted([*SLURM.glob("*.sbatch"), *SLURM.glob("*.sh")])
+RUNS = ("run_all.sbatch", "run_one.sbatch")
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
+REPORT_SECONDS = 20
+"""What the report of an interrupted run takes at most, after the checkpoints."""
+
+
+def shellcheck(*scripts: Path) -> str:
+    """What shellcheck has to say."""
+    return subprocess.run(
+        [SHELLCHECK, "--external-sources", "--color=never", *scripts],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+
+
+def options(script: str) -> dict[str, str]:
+    """What the lines of a batch script ask of Slurm."""
+    lines = re.findall(r"(?m)^#SBATCH --([a-z-]+)(?:=(.*))?$", (SLURM / script).read_text())
+    assert len(dict(lines)) == len(lines), "something stands there twice"
+    return dict(lines)
+
+
+def code(*names: str) -> str:
+    """Scripts without their comments."""
+    return re.sub(r"(?m)^\s*#.*\n", "", "".join((SLURM / name).read_text() for name in names))
+
+
+def test_shellcheck_finds_nothing() -> None:
+    assert shellcheck(*SCRIPTS) == ""
+
+
+def test_what_shellcheck_would_find_is_noticed(tmp_path: Path) -> None:
+    script = tmp_path / "new.sh"
+    script.write_text("#!/bin/bash\nrm -rf $1/x\n")
+    assert "SC2086" in shellcheck(script)
+
+
+@pytest.mark.parametrize("script", RUNS)
+def test_a_job_hears_of_its_end_in_time_for_checkpoints_and_report(script: str) -> None:
+    to, _, seconds = options(script)["signal"].partition("@")
+    assert to == "B:USR1"
+    assert int(seconds) >= PREEMPTION_GRACE_SECONDS + REPORT_SECONDS
+
+
+@pytest.mark.parametrize("script", RUNS)
+def test_a_job_can_go_back_into_the_queue_and_keeps_what_it_said(script: str) -> None:
+    assert "requeue" in options(script)
+    assert options(script)["open-mode"] == "append"
+
+
+@pytest.mark.parametrize("script", RUNS)
+def test_the_number_of_nodes_stands_in_one_place(script: str) -> None:
+    rest = code(script, "ray.sh", "node.sh")
+    assert options(script)["nodes"].isdecimal()
+    assert not re.search(r"(?:nodes|ntasks|workers)[= ]\"?\d", rest)
+    for what in ("--nodes=", "--ntasks=", "--workers "):
+        assert f'{what}"$SLURM_JOB_NUM_NODES"' in rest
+
+
+def test_the_array_has_a_task_for_each_experiment() -> None:
+    assert options("run_one.sbatch")["array"] == f"0-{len(EXPERIMENTS) - 1}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_stops_at_the_first_error(script: Path) -> None:
+    sourced = script.name in ("ray.sh", "site.sh")
+    assert sourced == ("set -euo pipefail" not in script.read_text())
+
+
+def test_no_token_is_in_an_argument_or_an_environment() -> None:
+    for script in SCRIPTS:
+        assert not re.search(r"RAY_AUTH_TOKEN=|--\S*token|export token", code(script.name))
