@@ -119,13 +119,16 @@ def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, s
 # --- interruptions -----------------------------------------------------------------------------
 
 
+EPOCHS = 50
+
+
 def submitted(lab: Lab, shared: Path, name: str) -> tuple[str, Path]:
-    """A job of three short epochs, and the folder of its run."""
-    # One view, so that all features are there after the first epoch.
+    """A job of many short epochs, and the folder of its run."""
     job = lab.submit(
         "--nodes", 1, "slurm/run_all.sbatch", "--store", shared / "cinic10",
         "--output", shared / "runs", "--run-name", name, "--weights", "none",
-        "--experiments", "frozen,augmented", "--epochs", 3, "--views", 1,
+        "--experiments", "frozen,augmented", "--epochs", EPOCHS, "--views", 1,
+        "--set", f"*.patience={EPOCHS}",
     )  # fmt: skip
     return job, shared / "runs" / name
 
@@ -135,38 +138,39 @@ def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
 ) -> None:
     before = lab.left()
     job, run = submitted(lab, shared, "requeued")
-    lab.until(job, lambda: epochs(run, "frozen"))
+    lab.until(job, lambda: epochs(run, "frozen") and epochs(run, "augmented"))
     # As Slurm does it, 120 seconds before the allocation ends.
     lab.call("scancel", "--batch", "--signal=USR1", job)
     lab.until(job, lambda: lab.job(job).restarts)
     assert "requeued, 1 of 20" in lab.said(job)
     assert results_json(run)["run"]["status"] == "interrupted"
     done = {name: epochs(run, name) for name in ("frozen", "augmented")}
-    assert done["frozen"]
+    assert 0 < len(done["frozen"]) < EPOCHS
 
     ended = lab.ended(job)
     assert (ended.state, ended.restarts) == ("COMPLETED", 1), lab.said(job)
     assert results_json(run)["run"]["status"] == "finished"
     for name, earlier in done.items():
-        assert [record.epoch for record in epochs(run, name)] == [1, 2, 3]
+        assert [record.epoch for record in epochs(run, name)] == list(range(1, EPOCHS + 1))
         # Trained again, they would have taken another time.
         assert epochs(run, name)[: len(earlier)] == earlier
         assert result(run, name).attempts == 2
     assert lab.left() == before
 
 
-def test_a_cancelled_job_leaves_a_report_and_nothing_on_its_nodes(lab: Lab, shared: Path) -> None:
+def test_a_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_can_follow(
+    lab: Lab, shared: Path
+) -> None:
     before = lab.left()
     job, run = submitted(lab, shared, "cancelled")
+    report = lab.submit("--dependency", f"afterany:{job}", "slurm/report.sbatch", "--run", run)
     lab.until(job, lambda: epochs(run, "frozen"))
     assert lab.left() != before
     lab.call("scancel", job)
     assert lab.ended(job).state == "CANCELLED"
+    assert lab.ended(report).status == "0:0", lab.said(report)
     assert lab.left() == before
-    results = results_json(run)
-    assert results["run"]["status"] == "interrupted", lab.said(job)
-    assert len(results["experiments"][0]["history"]["loss"]) >= 1
-    assert "Traceback" not in lab.said(job)
+    assert results_json(run)["experiments"][0]["history"]["loss"]
 
 
 def test_a_job_that_is_interrupted_too_often_gives_up(lab: Lab, shared: Path) -> None:
@@ -191,9 +195,8 @@ def test_a_job_that_is_interrupted_too_often_gives_up(lab: Lab, shared: Path) ->
     [
         (["--partition", "nowhere"], "invalid partition specified: nowhere"),
         (["--gpus-per-node", GPUS + 1], "Requested node configuration is not available"),
-        (["--nodes", len(NODES) + 1], "More processors requested than permitted"),
     ],
-    ids=["partition", "gpus", "nodes"],
+    ids=["partition", "gpus"],
 )
 def test_what_slurm_does_not_have_it_refuses_itself(
     asked: list[object], refused: str, lab: Lab
@@ -205,7 +208,7 @@ def test_what_slurm_does_not_have_it_refuses_itself(
 
 
 def test_wrong_use_ends_with_the_status_and_the_line_of_the_command(lab: Lab) -> None:
-    job = lab.submit("slurm/run_all.sbatch")
+    job = lab.submit("slurm/run_all.sbatch", "--weights", "none")
     assert lab.ended(job).status == "2:0"
     run, error = lab.said(job).splitlines()
     assert run.startswith(f"run slurm-{job}, ")
