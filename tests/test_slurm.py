@@ -119,7 +119,7 @@ def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, s
 # --- interruptions -----------------------------------------------------------------------------
 
 
-EPOCHS = 50
+EPOCHS = 20
 
 
 def submitted(lab: Lab, shared: Path, name: str) -> tuple[str, Path]:

@@ -37,14 +37,10 @@ from tlcluster.stream import Shard
 BATCH = 256
 """Images a forward pass takes; fixed, so that a shard's features do not depend on who computes."""
 
-CLAIM_SECONDS = 120.0
-"""A claim this old is a dead worker's: a shard takes seconds. Each waiter counts for itself, so
-that the nodes' clocks do not matter."""
-
-LEAST_CLAIM_SECONDS, CLAIM_TIMES = 10.0, 10
-"""A waiter that has computed a shard itself gives a claim so many times what that took, and at
-least so long: those who share a view with a worker that died should hardly notice. Where the owner
-is only slow, the shard is computed twice."""
+CLAIM_SECONDS = 20.0
+"""A claim that has not changed for so long is a dead worker's: its owner writes it anew after every
+batch, of which there are several a second on a core of its own. Each waiter counts for itself, so
+that the nodes' clocks do not matter. Where the owner is only slow, the shard is computed twice."""
 
 POLL_SECONDS = 0.1
 
@@ -77,7 +73,6 @@ class FeatureStore:
         self._compute = _forward(base, key.seed)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
-        self._patience = CLAIM_SECONDS
 
     def load(self, split: str, view: int, number: int) -> Shard:
         """One shard of features, verified.
@@ -92,7 +87,8 @@ class FeatureStore:
         info = self._index.shards(split)[number]
         images = open_shard(self._fetch(self._images, info), info, self._index)
         place = f"{self._key.place(split, view)}/{number:05d}"
-        first_seen: float | None = None
+        claim = f"{place}.claim"
+        seen, since = None, time.monotonic()
         tries = 0
         while True:
             features = self._found(place, info.rows)
@@ -105,28 +101,31 @@ class FeatureStore:
                 )
             # The lock comes first, so that a claim is as old as its computation.
             with self._busy:
-                if claimed := self._features.put_if_absent(f"{place}.claim", b""):
+                if claimed := self._features.put_if_absent(claim, b""):
                     try:
                         # Its last owner may have finished between our look and our claim.
                         if self._found(place, info.rows) is None:
-                            began = time.monotonic()
                             self._write(place, split, view, number, images["image"])
-                            took = CLAIM_TIMES * (time.monotonic() - began)
-                            self._patience = min(CLAIM_SECONDS, max(LEAST_CLAIM_SECONDS, took))
                     finally:
-                        self._features.delete(f"{place}.claim")
+                        self._features.delete(claim)
             if claimed:
                 tries += 1
                 continue
-            first_seen = first_seen or time.monotonic()
-            if time.monotonic() - first_seen > self._patience:
-                self._features.delete(f"{place}.claim")
-                first_seen = None
+            if (sign := self._read(claim)) != seen:
+                seen, since = sign, time.monotonic()
+            elif time.monotonic() - since > CLAIM_SECONDS:
+                self._features.delete(claim)
             time.sleep(POLL_SECONDS)
 
     @staticmethod
     def _fetch(store: Store, info: ShardInfo) -> Path:
         return store.fetch(info.key, sha256=info.sha256, size=info.bytes)
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return self._features.get(key)
+        except ObjectMissing:
+            return None
 
     def _found(self, place: str, rows: int) -> np.ndarray | None:
         """The features, or None if they are not there or damaged; then nothing is left of them."""
@@ -152,14 +151,15 @@ class FeatureStore:
     def _write(self, place: str, split: str, view: int, number: int, images: np.ndarray) -> None:
         first = int(self._index.offsets(split)[number])
         samples = np.arange(first, first + len(images), dtype=np.int64)
-        parts = [
-            self._compute(
+        parts = []
+        for start in range(0, len(images), BATCH):
+            part = self._compute(
                 tf.constant(images[start : start + BATCH]),
                 tf.constant(samples[start : start + BATCH]),
                 tf.constant(view, tf.int64),
-            ).numpy()
-            for start in range(0, len(images), BATCH)
-        ]
+            )
+            parts.append(part.numpy())
+            self._features.put(f"{place}.claim", str(start).encode())
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(parts), allow_pickle=False)
         content = buffer.getvalue()
