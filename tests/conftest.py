@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,12 @@ from tlcluster.ingest import SAMPLE_ROWS_PER_SHARD, ingest, sample
 from tlcluster.shards import open_shard, read_index
 from tlcluster.store import Store, open_store
 from tlcluster.weights import find_weights
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """What is started in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
