@@ -100,8 +100,8 @@ class Command:
         """Ray's processes that look after the workers of one experiment each."""
         return self._titled("ray::TrainController")
 
-    def _titled(self, title: str) -> list[Process]:
-        return [one for one in self.started() if title(one).startswith(title)]
+    def _titled(self, beginning: str) -> list[Process]:
+        return [one for one in self.started() if title(one).startswith(beginning)]
 
 
 def started_by(pid: int) -> set[Process]:

@@ -119,15 +119,15 @@ def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, s
 # --- interruptions -----------------------------------------------------------------------------
 
 
-EPOCHS = 20
+EPOCHS = 8
 
 
 def submitted(lab: Lab, shared: Path, name: str) -> tuple[str, Path]:
-    """A job of many short epochs, and the folder of its run."""
+    """A job of some epochs of two seconds, and the folder of its run."""
     job = lab.submit(
         "--nodes", 1, "slurm/run_all.sbatch", "--store", shared / "cinic10",
         "--output", shared / "runs", "--run-name", name, "--weights", "none",
-        "--experiments", "frozen,augmented", "--epochs", EPOCHS, "--views", 1,
+        "--experiments", "frozen,finetuned", "--epochs", EPOCHS,
         "--set", f"*.patience={EPOCHS}",
     )  # fmt: skip
     return job, shared / "runs" / name
@@ -138,14 +138,14 @@ def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
 ) -> None:
     before = lab.left()
     job, run = submitted(lab, shared, "requeued")
-    lab.until(job, lambda: epochs(run, "frozen") and epochs(run, "augmented"))
+    lab.until(job, lambda: epochs(run, "frozen") and epochs(run, "finetuned"))
     # As Slurm does it, 120 seconds before the allocation ends.
     lab.call("scancel", "--batch", "--signal=USR1", job)
     lab.until(job, lambda: lab.job(job).restarts)
     assert "requeued, 1 of 20" in lab.said(job)
     assert results_json(run)["run"]["status"] == "interrupted"
-    done = {name: epochs(run, name) for name in ("frozen", "augmented")}
-    assert 0 < len(done["frozen"]) < EPOCHS
+    done = {name: epochs(run, name) for name in ("frozen", "finetuned")}
+    assert 0 < len(done["finetuned"]) < EPOCHS
 
     ended = lab.ended(job)
     assert (ended.state, ended.restarts) == ("COMPLETED", 1), lab.said(job)
@@ -154,7 +154,7 @@ def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
         assert [record.epoch for record in epochs(run, name)] == list(range(1, EPOCHS + 1))
         # Trained again, they would have taken another time.
         assert epochs(run, name)[: len(earlier)] == earlier
-        assert result(run, name).attempts == 2
+    assert result(run, "finetuned").attempts == 2
     assert lab.left() == before
 
 
