@@ -109,6 +109,9 @@ PLANS: dict[str, Plan] = {
         "regularized", folder="regularized, killed", after="regularized, killed"
     ),
     "stopped before validation": Plan("regularized", stop_at=(2, 2 * STEPS_PER_CALL)),
+    "epochs of one step, stopped": Plan(
+        "frozen", stop_at=(2, 1), recipe={"global_batch": 130, "epochs": 6}
+    ),
     "killed before the test": Plan("regularized", die_at=(3, 0, "testing")),
     "validated": Plan(
         "regularized", folder="stopped before validation", after="stopped before validation"
@@ -404,6 +407,14 @@ def test_an_epoch_that_was_trained_but_not_validated_is_not_trained_again(traine
     gone_on = trained("validated")
     assert gone_on.chief["shown"][0] == [2, STEPS, "validating"]
     assert_identical(gone_on, trained("regularized"))
+
+
+def test_a_wish_to_stop_at_the_end_of_an_epoch_is_heard_in_the_next(trained: Get) -> None:
+    stopped = trained("epochs of one step, stopped").chief
+    assert stopped["outcome"] == "interrupted"
+    assert stopped["shown"] == [
+        *([epoch, 1, phase] for epoch in (1, 2) for phase in ("training", "validating"))
+    ]
 
 
 def test_a_training_that_was_killed_before_its_test_is_only_tested(trained: Get) -> None:

@@ -179,6 +179,7 @@ class _Worker:
         self.best: list[np.ndarray] = []
         self.earlier_seconds = task.earlier_seconds
         self.startup_seconds: float | None = None
+        self.asked_to_stop = False
         self.data_error: UserError | None = None
         """What went wrong in `training_data`; tf.data passes on its text, not the exception."""
         self.last_checkpoint = time.monotonic()
@@ -307,7 +308,6 @@ class _Worker:
 
     def train_steps(self, batches: Iterator[object]) -> bool:
         """The rest of the epoch's steps; False if asked to stop before its end."""
-        stop = False
         while self.state.step < self.steps:
             # The first one alone, so that what takes long before it can be told apart.
             first = self.state.epoch == 1 and self.state.step == 0
@@ -315,7 +315,7 @@ class _Worker:
             start = time.monotonic()
             try:
                 loss, correct, rows, stops = self.training_call(
-                    batches, tf.constant(steps), tf.constant(float(stop))
+                    batches, tf.constant(steps), tf.constant(float(self.asked_to_stop))
                 ).numpy()
             except tf.errors.OpError:
                 if self.data_error:
@@ -336,7 +336,7 @@ class _Worker:
             # workers see it after the same step.
             if stops:
                 return False
-            stop = self.show("training")
+            self.show("training")
             if time.monotonic() - self.last_checkpoint >= self.task.checkpoint_seconds:
                 self.checkpoint()
         return True
@@ -467,12 +467,13 @@ class _Worker:
         lines = [record.model_dump_json() for record in self.state.history]
         self.put(EPOCHS, "".join(line + "\n" for line in lines).encode())
 
-    def show(self, phase: str) -> bool:
-        """Tell the driver how far we are; True if it wants us to stop."""
+    def show(self, phase: str) -> None:
+        """Tell the driver how far we are, and hear whether it wants us to stop."""
         if not self.chief:
-            return False
+            return
         now = self.state
-        return self.place.progress(
+        # A wish that is heard at the end of an epoch holds for the next.
+        self.asked_to_stop |= self.place.progress(
             Progress(
                 epoch=len(now.history) if phase == "testing" else now.epoch,
                 epochs=self.task.experiment.epochs,
