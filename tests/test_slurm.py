@@ -240,12 +240,14 @@ def test_a_job_from_another_folder_than_the_checkout_says_so(lab: Lab, shared: P
 def test_the_quick_profile_trains_all_four_on_two_nodes(
     lab: Lab, shared: Path, sample_folder: Path, imagenet_weights: bytes
 ) -> None:
-    assert imagenet_weights  # or the test is skipped, saying so
+    weights = shared / "vgg16.h5"
+    weights.write_bytes(imagenet_weights)
     store = open_store(str(shared / "sample"), create=True)
     ingest(str(sample_folder), store, rows_per_shard=SAMPLE_ROWS_PER_SHARD)
     job = lab.submit(
-        "slurm/run_all.sbatch", "--store", shared / "sample", "--output", shared / "runs"
-    )
+        "slurm/run_all.sbatch", "--store", shared / "sample", "--output", shared / "runs",
+        "--weights", weights,
+    )  # fmt: skip
     assert lab.ended(job).status == "0:0", lab.said(job)
     results = results_json(shared / "runs" / f"slurm-{job}")
     assert [node["host"] for node in results["run"]["hardware"]] == list(NODES)
