@@ -131,6 +131,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        # Nothing is to be moved to other nodes at the end; Ray would wait half a minute for that.
+        patch.setenv("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
         start = ["-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
         more = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
         with Command(folder, *start, *more) as ray:
