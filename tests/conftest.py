@@ -64,23 +64,21 @@ def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_cinic(sample_folder: Path, tmp_path: Path) -> Path:
     """A CINIC-10 of its own for a test to change: 3 images a class and split, 90 in all."""
-    folder = tmp_path / "tiny"
-    for class_folder in sorted(sample_folder.glob("*/*")):
-        target = folder / class_folder.relative_to(sample_folder)
-        target.mkdir(parents=True)
-        for image in sorted(class_folder.iterdir())[:3]:
-            shutil.copyfile(image, target / image.name)
-    return folder
+    return first_images(sample_folder, tmp_path / "tiny", 3)
 
 
 @pytest.fixture(scope="session")
 def small_cinic(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CINIC-10 for real trainings: 20 images a class and split, 600 in all. Not to be changed."""
-    folder = tmp_path_factory.mktemp("small")
-    for class_folder in sorted(sample_folder.glob("*/*")):
-        target = folder / class_folder.relative_to(sample_folder)
+    return first_images(sample_folder, tmp_path_factory.mktemp("small"), 20)
+
+
+def first_images(source: Path, folder: Path, count: int) -> Path:
+    """Copy the first images of each class and split; returns `folder`."""
+    for class_folder in sorted(source.glob("*/*")):
+        target = folder / class_folder.relative_to(source)
         target.mkdir(parents=True)
-        for image in sorted(class_folder.iterdir())[:20]:
+        for image in sorted(class_folder.iterdir())[:count]:
             shutil.copyfile(image, target / image.name)
     return folder
 

@@ -1,12 +1,12 @@
 """The batch scripts in a real Slurm of two nodes; what they leave is read back."""
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import readme
 from real_run import ROOT, epochs, result, results_json
 from slurm_lab import GPUS, NODES, Lab, slurm, why_not
 
@@ -50,8 +50,7 @@ def recipe(lab: Lab, shared: Path) -> dict[str, str]:
 
     They are made shorter: random weights, one epoch, two experiments.
     """
-    text = (ROOT / "README.md").read_text()
-    (block,) = re.findall(r"(?m)^\*\*Slurm\*\*.*\n(?:.+\n)*\n((?: {4}.+\n)+)", text)
+    block = "\n".join(readme.recipe("Slurm"))
     for old, new in (
         ("/shared", str(shared)),
         ("--profile paper", "--profile paper --weights none --epochs 1"),
