@@ -10,6 +10,7 @@ import tf_keras as keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlcluster.data import inputs_spec
 from tlcluster.evaluate import EVALUATION_BATCH, Evaluator, Scores, scores, softmax
 from tlcluster.order import evaluation_batches
 from tlcluster.shards import read_index
@@ -95,7 +96,12 @@ def model() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def evaluator(model: keras.Model) -> Evaluator:
-    return Evaluator(tf.distribute.MultiWorkerMirroredStrategy(), model)
+    def logits_of(inputs: tf.Tensor, keys: tf.Tensor, *, training: bool) -> tf.Tensor:
+        return model([inputs, keys], training=training)
+
+    return Evaluator(
+        tf.distribute.MultiWorkerMirroredStrategy(), logits_of, inputs_spec(features=False)
+    )
 
 
 def split_data(store: Store, split: str, batch: int = EVALUATION_BATCH) -> Iterator[Batch]:

@@ -127,7 +127,9 @@ def test_features_of_a_view_are_those_of_the_augmented_images(
         view=tf.constant(7, tf.int64),
         samples=tf.range(500, 750, dtype=tf.int64),  # the rows of shards 0 and 1 come before
     )
-    np.testing.assert_allclose(shard.inputs, vgg16_base(pictures).numpy(), rtol=1e-4, atol=1e-4)
+    expected = vgg16_base(pictures).numpy()
+    assert expected.max() > 100  # of which float32 has the seventh digit
+    np.testing.assert_allclose(shard.inputs, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_the_seed_changes_the_views_and_not_the_plain_features(

@@ -28,15 +28,15 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         # What everyone may know.
         "cinic10 collective draws environment errors experiments lean_ray meter order scratch",
-        "augment cache cli download metrics records trainer",
+        "augment cache cli download metrics records small_maps trainer",
         # Where things are kept.
         "admission figures progress settings sources store",
         "checkpoint cluster events feature_key model runs s3 shards step weights",
         # What makes batches, pages and stores of them.
         "ingest manifest page stream task",
-        "data embedded features report",
+        "data embedded report",
         # What trains.
-        "evaluate",
+        "evaluate features",
         "train",
         # What trains many.
         "ready worker",
@@ -75,6 +75,7 @@ TENSORFLOW = frozenset(
         "events",
         "features",
         "model",
+        "small_maps",
         "step",
         "train",
     }

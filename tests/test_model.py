@@ -269,3 +269,35 @@ def test_a_model_with_dropout_depends_on_epoch_and_sample_in_training_only() -> 
 
     assert not np.array_equal(run(1, training=True), run(2, training=True))
     np.testing.assert_array_equal(run(1, training=False), run(2, training=False))
+
+
+@pytest.mark.parametrize("name", ["regularized", "finetuned"])
+def test_the_functions_on_images_and_on_features_are_the_models(
+    name: str, sample_images: np.ndarray
+) -> None:
+    models = build_models(EXPERIMENTS[name], classes=10, seed=1, imagenet_weights=None)
+    images = tf.constant(sample_images[:5], tf.float32)
+    keys = no_keys(images)
+    expected = models.whole([images, keys], training=False)
+    np.testing.assert_allclose(
+        models.logits_of_images(images, keys, training=False), expected, atol=1e-5
+    )
+    features = models.base(images, training=False)
+    np.testing.assert_allclose(
+        models.logits_of_features(features, keys, training=False), expected, atol=1e-5
+    )
+
+
+def test_no_image_has_no_logits_and_gradients_of_zero() -> None:
+    models = build_models(EXPERIMENTS["finetuned"], classes=10, seed=1, imagenet_weights=None)
+
+    @tf.function
+    def train(images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            logits = models.logits_of_images(images, no_keys(images), training=True)
+        return logits, tape.gradient(logits, models.whole.trainable_variables)
+
+    logits, gradients = train(tf.zeros((0, 32, 32, 3)))
+    assert logits.shape == (0, 10)
+    assert len(gradients) == len(models.whole.trainable_variables)
+    assert not any(np.any(gradient) for gradient in gradients)

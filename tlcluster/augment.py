@@ -86,7 +86,8 @@ def warp(images: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=transform,
-        output_shape=tf.shape(images)[1:3],
+        # Known when the graph is built, so that what follows knows its maps' sizes too.
+        output_shape=images.shape[1:3],
         interpolation="BILINEAR",
         fill_mode="NEAREST",
         fill_value=0.0,

@@ -12,23 +12,28 @@ PREFETCH = 4
 """Batches ready ahead of the step that takes them; 128 images are 384 KiB."""
 
 
+def inputs_spec(*, features: bool) -> tf.TensorSpec:
+    """What a model is given: uint8 images (n, 32, 32, 3), or float32 (n, BASE_FEATURES)."""
+    if features:
+        return tf.TensorSpec((None, BASE_FEATURES), tf.float32)
+    return tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)
+
+
 def dataset(
     batches: Callable[[], Iterator[tuple[int, int, Batch]]], *, features: bool
 ) -> tf.data.Dataset:
     """(epoch, view, batch) triples → a dataset for `tlcluster.step.training_call`.
 
-    Elements: inputs, labels (n,), samples (n,), epoch, view and rows of the global batch.
-    Inputs are uint8 (n, 32, 32, 3), or float32 (n, BASE_FEATURES) with `features`; the others are
-    int64. n is this worker's part of the global batch and may be 0.
+    Elements: inputs (see `inputs_spec`), labels (n,), samples (n,), epoch, view and rows of the
+    global batch, which are int64. n is this worker's part of the global batch and may be 0.
     """
 
     def elements() -> Iterator[tuple[object, ...]]:
         for epoch, view, batch in batches():
             yield batch.inputs, batch.labels, batch.samples, epoch, view, batch.global_rows
 
-    row, dtype = ((BASE_FEATURES,), tf.float32) if features else (IMAGE_SHAPE, tf.uint8)
     many, one = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64)
-    signature = (tf.TensorSpec((None, *row), dtype), many, many, one, one, one)
+    signature = (inputs_spec(features=features), many, many, one, one, one)
     options = tf.data.Options()
     # Every worker reads its own rows already; sharding again would make it read all of them.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -1,11 +1,10 @@
 """Model and a split → logits, every image exactly once however many workers there are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 
 from tlcluster.collective import joined, local, total
 from tlcluster.model import no_keys
@@ -26,15 +25,26 @@ class Scores(NamedTuple):
 class Evaluator:
     """One traced forward pass, used for every evaluation of a training."""
 
-    def __init__(self, strategy: tf.distribute.Strategy, model: keras.Model) -> None:
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        logits_of: Callable[..., tf.Tensor],
+        inputs: tf.TensorSpec,
+    ) -> None:
+        """
+        Args:
+            inputs: what `logits_of` is given; see `tlcluster.data.inputs_spec`.
+            logits_of: inputs, keys and `training` → logits; see `tlcluster.model.Models`.
+        """
         self.strategy = strategy
 
         # In replica context: outside it, reading BatchNorm's moving statistics is a
         # collective, and workers with unequal numbers of batches would wait for ever.
-        @tf.function(reduce_retracing=True)
+        # One graph for all sizes, so that the last digit does not depend on which one came first.
+        @tf.function(input_signature=[inputs])
         def forward(inputs: tf.Tensor) -> tf.Tensor:
             logits = strategy.run(
-                lambda x: model([tf.cast(x, tf.float32), no_keys(x)], training=False),
+                lambda x: logits_of(tf.cast(x, tf.float32), no_keys(x), training=False),
                 args=(inputs,),
             )
             return local(strategy, logits)

@@ -12,8 +12,8 @@ FOLDER = "features"
 PLAIN = 0
 """The view that is the image itself; augmented views count from 1."""
 
-VERSION = 1
-"""Changes when the same inputs give other features, for example by another augmentation."""
+VERSION = 2
+"""Changes when the same inputs give other features, if only in the last digit."""
 
 
 class FeatureKey(NamedTuple):

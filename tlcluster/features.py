@@ -26,6 +26,7 @@ import tf_keras as keras
 from pydantic import Field
 
 from tlcluster import augment
+from tlcluster.data import inputs_spec
 from tlcluster.errors import UserError
 from tlcluster.experiments import BASE_FEATURES
 from tlcluster.feature_key import PLAIN, FeatureKey
@@ -171,7 +172,15 @@ class FeatureStore:
 
 
 def _forward(base: keras.Model, seed: int) -> Callable[..., tf.Tensor]:
-    @tf.function(reduce_retracing=True)
+    # One graph for every number of images: two of them, made for whichever shards came first, would
+    # differ in the last digit.
+    @tf.function(
+        input_signature=[
+            inputs_spec(features=False),
+            tf.TensorSpec((None,), tf.int64),
+            tf.TensorSpec((), tf.int64),
+        ]
+    )
     def forward(images: tf.Tensor, samples: tf.Tensor, view: tf.Tensor) -> tf.Tensor:
         shown = tf.cond(
             view == PLAIN,

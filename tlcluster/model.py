@@ -16,6 +16,7 @@ from tlcluster import draws
 from tlcluster.cinic10 import IMAGE_SHAPE
 from tlcluster.experiments import BASE_FEATURES, Experiment
 from tlcluster.records import LayerRecord
+from tlcluster.small_maps import convolve
 
 IMAGENET_MEANS_BGR = (103.939, 116.779, 123.68)
 """What VGG16's own `preprocess_input` subtracts (Keras Applications, mode `caffe`)."""
@@ -71,6 +72,19 @@ class Models(NamedTuple):
     head: keras.Model
     """[features (n, BASE_FEATURES), keys] → logits (n, classes)."""
 
+    def logits_of_images(self, images: tf.Tensor, keys: tf.Tensor, *, training: bool) -> tf.Tensor:
+        """As `whole`, and for no images as well; oneDNN's convolutions refuse those."""
+        rows = tf.shape(images)[0]
+        shown = tf.pad(images, [[0, tf.maximum(1 - rows, 0)], [0, 0], [0, 0], [0, 0]])
+        features = self.base(shown, training=training)
+        return self.logits_of_features(features[:rows], keys, training=training)
+
+    def logits_of_features(
+        self, features: tf.Tensor, keys: tf.Tensor, *, training: bool
+    ) -> tf.Tensor:
+        """As `head`."""
+        return self.head([features, keys], training=training)
+
 
 def build_models(
     experiment: Experiment, *, classes: int, seed: int, imagenet_weights: bytes | None
@@ -91,6 +105,12 @@ def build_models(
     if imagenet_weights is not None:
         load_weights_file(vgg16, imagenet_weights, name="vgg16.h5")
     vgg16.trainable = experiment.base_trainable
+    if not tf.config.list_physical_devices("GPU"):
+        for layer in vgg16.layers:
+            if isinstance(layer, keras.layers.Conv2D):
+                # All of VGG16's convolutions are 3×3 with stride 1, and Keras lets the operation
+                # be replaced. The layers stay Conv2D by name, so any Keras reads their weights.
+                layer.convolution_op = convolve
 
     prepare = VggPreprocess(name="preprocess") if experiment.preprocess == "vgg16" else None
     x = vgg16(prepare(images) if prepare else images)

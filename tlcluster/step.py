@@ -11,7 +11,8 @@ from tlcluster.collective import local, total
 
 def training_call(
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
+    logits_of: Callable[..., tf.Tensor],
+    variables: list[tf.Variable],
     optimizer: keras.optimizers.Optimizer,
     *,
     augment_seed: int | None,
@@ -19,7 +20,8 @@ def training_call(
     """Several steps in one call of the graph, so that Python is not in the way of short ones.
 
     Args:
-        model: takes [inputs, keys], see `tlcluster.model.Models`.
+        logits_of: inputs, keys and `training` → logits; see `tlcluster.model.Models`.
+        variables: what is trained.
         augment_seed: shows each image in its view, with this seed; None takes inputs as they are.
 
     Returns:
@@ -42,13 +44,12 @@ def training_call(
             shown = augment.augment(inputs, seed=augment_seed, view=view, samples=samples)
         keys = tf.stack([tf.fill(tf.shape(samples), epoch), samples], axis=1)
         with tf.GradientTape() as tape:
-            logits = model([shown, keys], training=True)
+            logits = logits_of(shown, keys, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             # Gradients of the workers are summed. Dividing by the rows of the global
             # batch, not of this worker's part, makes the sum its mean's gradient,
             # however the batch is split, the last partial one included.
             loss = tf.reduce_sum(losses) / tf.cast(global_rows, tf.float32)
-        variables = model.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         right = tf.argmax(logits, axis=1) == labels
         return tf.stack(

@@ -25,7 +25,7 @@ from tlcluster.checkpoint import (
     save_checkpoint,
 )
 from tlcluster.collective import joined_lines, local
-from tlcluster.data import dataset
+from tlcluster.data import dataset, inputs_spec
 from tlcluster.errors import UserError
 from tlcluster.evaluate import EVALUATION_BATCH, Evaluator
 from tlcluster.events import Events
@@ -169,11 +169,17 @@ class _Worker:
             self.optimizer.build(self.models.whole.trainable_variables)
         self.weights = changing_weights(self.models.whole)
         self.features = self.feature_store()
-        model = self.models.head if self.features else self.models.whole
-        self.evaluator = Evaluator(strategy, model)
+        models = self.models
+        logits_of = models.logits_of_features if self.features else models.logits_of_images
+        inputs = inputs_spec(features=self.features is not None)
+        self.evaluator = Evaluator(strategy, logits_of, inputs)
         augmented_here = experiment.augment and not self.features
         self.training_call = training_call(
-            strategy, model, self.optimizer, augment_seed=task.seed if augmented_here else None
+            strategy,
+            logits_of,
+            models.whole.trainable_variables,
+            self.optimizer,
+            augment_seed=task.seed if augmented_here else None,
         )
         self.state = TrainingState()
         self.best: list[np.ndarray] = []
