@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         # What everyone may know.
         "cinic10 collective draws environment errors experiments lean_ray meter order scratch",
-        "augment cache cli download metrics records small_maps trainer",
+        "adam augment cache cli download metrics records small_maps trainer",
         # Where things are kept.
         "admission figures progress settings sources store",
         "checkpoint cluster events feature_key model runs s3 shards step weights",
@@ -63,6 +63,7 @@ DEFERRED = {
 
 TENSORFLOW = frozenset(
     {
+        "adam",
         "augment",
         "bench.matmul",
         "bench.peer_head",

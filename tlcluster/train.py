@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tlcluster.adam import FusedAdam
 from tlcluster.cache import NodeCache
 from tlcluster.checkpoint import (
     Checkpoint,
@@ -63,6 +64,10 @@ STEPS_PER_CALL = 8
 """Steps in one call of the graph. Between calls progress is shown, checkpoints are
 written and a wish to stop is heard."""
 
+GRADIENT_PACK_BYTES = 8 * 2**20
+"""Gradients are summed over the workers in packs of this size, each as soon as it is complete, so
+that the last layers' travel while the first layers' are computed."""
+
 COLLECTIVE_TIMEOUT_SECONDS = 600
 """After this long without the other workers a step fails instead of hanging."""
 
@@ -95,7 +100,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
     device = configure_tensorflow(task.threads)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
+            bytes_per_pack=GRADIENT_PACK_BYTES, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
         )
     )
     me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
@@ -165,7 +170,7 @@ class _Worker:
                 seed=task.seed,
                 imagenet_weights=imagenet_weights,
             )
-            self.optimizer = keras.optimizers.Adam(self.learning_rate)
+            self.optimizer = FusedAdam(self.learning_rate)
             self.optimizer.build(self.models.whole.trainable_variables)
         self.weights = changing_weights(self.models.whole)
         self.features = self.feature_store()
