@@ -191,6 +191,7 @@ def test_a_cluster_with_another_token_is_refused(head: str, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.drill
 @pytest.mark.cluster
 def test_two_workers_an_experiment_train_from_and_into_s3_on_a_cluster_that_stays(
     head: str, s3: EmbeddedStore, s3_url: str, small_cinic: Path, tmp_path: Path

@@ -260,6 +260,7 @@ def test_a_damaged_shard_fails_every_experiment_that_meets_it_with_what_was_foun
     assert results_json(tmp_path / "runs" / "first")["run"]["status"] == "failed"
 
 
+@pytest.mark.drill
 @pytest.mark.cluster
 def test_a_shard_that_is_damaged_in_s3_is_told_when_the_test_meets_it(
     small_cinic: Path, s3: EmbeddedStore, s3_url: str, tmp_path: Path

@@ -172,6 +172,7 @@ def test_a_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_can_follow(
     assert results_json(run)["experiments"][0]["history"]["loss"]
 
 
+@pytest.mark.drill
 def test_a_job_that_is_interrupted_too_often_gives_up(lab: Lab, shared: Path) -> None:
     lab.environment["TLCLUSTER_REQUEUES"] = "1"
     try:

@@ -309,6 +309,7 @@ BENCH_PARTS = {
         "suite-accuracy",
         "suite-fresh-views",
         "suite-few-views",
+        "suite-view-accuracy",
         "suite-finetuned",
     ),
     "input": ("input",),

@@ -25,6 +25,7 @@ PARTS: Mapping[str, Callable[[Context], Part]] = {
     "suite-accuracy": suite.measure_accuracy,
     "suite-fresh-views": suite.measure_fresh_views,
     "suite-few-views": suite.measure_few_views,
+    "suite-view-accuracy": suite.measure_view_accuracy,
     "suite-finetuned": suite.measure_finetuned,
     "input": input.measure,
     "scaling": scaling.measure,

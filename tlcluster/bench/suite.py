@@ -260,6 +260,45 @@ def measure_few_views(context: Context) -> Part:
     )
 
 
+def measure_view_accuracy(context: Context) -> Part:
+    """What the same two reach with a few views in turn, and with a fresh one every epoch."""
+    epochs = 2 if context.quick else EPOCHS
+    ways = {f"{VIEWS} views in turn": ("--views", str(VIEWS)), "a fresh view every epoch": ()}
+    ended = [
+        run(
+            context,
+            context.all_images.store,
+            emptied(context.work / "runs"),
+            f"views-{number}",
+            *_paper(",".join(AUGMENTED), epochs, *options),
+        )
+        for number, options in enumerate(ways.values())
+    ]
+    timings = [
+        Timing(name=f"{name}, {way}", unit=PERCENT, values=(_accuracy(one, name),))
+        for name in AUGMENTED
+        for way, one in zip(ways, ended, strict=True)
+    ]
+    differences = [
+        Comparison(
+            name=f"{name}, difference",
+            value=abs(_accuracy(ended[0], name) - _accuracy(ended[1], name)),
+            goal=0.5,
+            better="less",
+            unit="points",
+        )
+        for name in AUGMENTED
+    ]
+    rows = context.all_images.rows["train"]
+    return Part(
+        name="suite-view-accuracy",
+        about=f"augmented and regularized, test accuracy, {rows:,} images a split, {epochs} epochs",
+        timings=tuple(timings),
+        comparisons=tuple(differences),
+        commands=tuple(one.command for one in ended),
+    )
+
+
 def _products() -> list[float]:
     """Rates of float32 matrix products, in GFLOP/s."""
     answer = program.ask("matmul", environment={"TF_ENABLE_ONEDNN_OPTS": "1"})
