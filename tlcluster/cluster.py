@@ -65,6 +65,9 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
     # A process an experiment that only tells workers what we do not ask.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # A worker's report waits until the controller looks again, by default after 2 seconds. That is
+    # three times an epoch on features.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
