@@ -33,8 +33,8 @@ class Evaluator:
     ) -> None:
         """
         Args:
-            inputs: what `logits_of` is given; see `tlcluster.data.inputs_spec`.
             logits_of: inputs, keys and `training` → logits; see `tlcluster.model.Models`.
+            inputs: what `logits_of` is given; see `tlcluster.data.inputs_spec`.
         """
         self.strategy = strategy
 
