@@ -228,3 +228,24 @@ def test_verify_compares_the_whole_file(tmp_path: Path) -> None:
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptObject):
         verify(path, "k", sha256=sha256(data), size=len(data))
+
+
+def test_verified_again_a_file_is_read_as_a_whole_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(3 * 2**20 + 1)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    known = {"sha256": sha256(data), "size": len(data)}
+    verify(path, "k", **known)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "sha256", pytest.fail)
+        verify(path, "k", **known)
+    with pytest.raises(CorruptObject, match=rf"\({len(data) + 1} bytes\), found"):
+        verify(path, "k", sha256=known["sha256"], size=len(data) + 1)
+    for damaged in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1], data + b"\0", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptObject, match=sha256(damaged)):
+            verify(path, "k", **known)
+    path.write_bytes(data)
+    verify(path, "k", **known)

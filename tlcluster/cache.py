@@ -7,7 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
+import blake3
 import filelock
 
 from tlcluster.errors import UserError
@@ -21,6 +23,13 @@ GRACE_SECONDS = 60.0
 _PART = ".part"
 _LOCKS = "locks"
 _BLOCK = 2**20
+
+_known: dict[str, bytes] = {}
+"""sha256 → BLAKE3 of a content that this process has found to have it.
+
+An epoch verifies again what the last one has verified. BLAKE3 takes a fifth of sha256's time, and
+as no two contents with one BLAKE3 can be found either, one that has it has the sha256 too.
+"""
 
 
 class CorruptObject(UserError):
@@ -52,16 +61,32 @@ def verify(path: Path, key: str, *, sha256: str, size: int) -> None:
         CorruptObject: they differ.
         FileNotFoundError: there is no such file.
     """
-    digest = hashlib.sha256()
-    found = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            found += len(block)
+    if sha256 in _known:
+        quick = blake3.blake3()
+        if _read(path, quick) == size and quick.digest() == _known[sha256]:
+            return
+    digest, quick = hashlib.sha256(), blake3.blake3()
+    found = _read(path, digest, quick)
     if found != size or digest.hexdigest() != sha256:
         raise CorruptObject(
             key, f"sha256 {sha256} ({size} bytes)", f"sha256 {digest.hexdigest()} ({found} bytes)"
         )
+    _known[sha256] = quick.digest()
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+
+
+def _read(path: Path, *digests: _Digest) -> int:
+    """Bytes of the file, after the digests have seen them all."""
+    size = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            for digest in digests:
+                digest.update(block)
+            size += len(block)
+    return size
 
 
 class NodeCache:
