@@ -47,8 +47,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "bench.datasets bench.machine bench.matmul bench.peer_keras bench.program bench.show",
         "bench.context bench.peer_head bench.read_order bench.read_stream",
         "bench.peer_litdata bench.peer_mosaicml bench.peer_tfrecord bench.peer_webdataset",
-        "bench.input bench.runs",
-        "bench.concurrency bench.memory bench.scaling bench.startup bench.suite",
+        "bench.input bench.plain_keras bench.runs",
+        "bench.concurrency bench.memory bench.scaling bench.startup bench.suite bench.views",
         "bench.parts",
     )
 )

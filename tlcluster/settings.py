@@ -309,7 +309,6 @@ BENCH_PARTS = {
         "suite-accuracy",
         "suite-fresh-views",
         "suite-few-views",
-        "suite-view-accuracy",
         "suite-finetuned",
     ),
     "input": ("input",),
@@ -338,7 +337,7 @@ class BenchSettings(BaseModel):
         json_schema_extra={"metavar": "PATH"},
     )
     per_class: int = Field(
-        400,
+        60,
         description="images a class and split for what takes long and is the same for every image",
         gt=0,
     )

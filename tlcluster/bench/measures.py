@@ -5,6 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+SECONDS = "s"
+PERCENT = "%"
+
 
 class Finding(BaseModel):
     """A frozen value that is written as JSON."""

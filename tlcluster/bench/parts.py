@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tlcluster import cli
-from tlcluster.bench import concurrency, input, memory, scaling, startup, suite  # noqa: A004
+from tlcluster.bench import concurrency, input, memory, scaling, startup, suite, views  # noqa: A004
 from tlcluster.bench.context import Context
 from tlcluster.bench.datasets import chosen_source, prepared
 from tlcluster.bench.machine import cores, peer_versions, this_machine
@@ -23,9 +23,8 @@ WIDTH = 130
 PARTS: Mapping[str, Callable[[Context], Part]] = {
     "suite-frozen": suite.measure_frozen,
     "suite-accuracy": suite.measure_accuracy,
-    "suite-fresh-views": suite.measure_fresh_views,
-    "suite-few-views": suite.measure_few_views,
-    "suite-view-accuracy": suite.measure_view_accuracy,
+    "suite-fresh-views": views.measure_fresh,
+    "suite-few-views": views.measure_few,
     "suite-finetuned": suite.measure_finetuned,
     "input": input.measure,
     "scaling": scaling.measure,

@@ -14,6 +14,9 @@ from tlcluster.records import EPOCHS, EpochRecord
 
 RUN_ALL = "jobs/run_all.py"
 
+STUDY_EPOCHS = 55
+"""The study's limit for its first two models; whole trainings take as many."""
+
 
 class Run(NamedTuple):
     """A run that finished."""
@@ -34,6 +37,17 @@ class Run(NamedTuple):
         """Its entry in `results.json`."""
         (found,) = (e for e in self.results["experiments"] if e["name"] == name)
         return dict(found)
+
+    def accuracy(self, name: str) -> float:
+        """Of an experiment on the test split, in percent."""
+        return 100 * float(self.experiment(name)["test"]["accuracy"])
+
+
+def paper(experiments: str, epochs: int, *more: str) -> list[str]:
+    """Flags of a run that does not stop early, so that every epoch is paid for."""
+    patience = ("--set", f"*.patience={epochs}")
+    recipe = ("--profile", "paper", "--experiments", experiments, "--epochs", str(epochs))
+    return [*recipe, *patience, *more]
 
 
 def run(context: Context, store: Path | None, output: Path, name: str, *options: object) -> Run:

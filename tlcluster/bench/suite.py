@@ -1,111 +1,28 @@
 """`suite`: whole trainings, ours and the study's recipe as a plain Keras program."""
 
-from typing import NamedTuple
-
 from tlcluster.bench import program
 from tlcluster.bench.context import Context
-from tlcluster.bench.datasets import Images
 from tlcluster.bench.machine import processor
-from tlcluster.bench.measures import Comparison, Part, Timing, ratio
-from tlcluster.bench.runs import Run, emptied, run
-from tlcluster.weights import FILE_NAME, RANDOM, find_weights
+from tlcluster.bench.measures import PERCENT, SECONDS, Comparison, Part, Timing, ratio
+from tlcluster.bench.plain_keras import PLAIN, factor, plain_keras, stretched, weights
+from tlcluster.bench.runs import STUDY_EPOCHS, emptied, paper, run
 
-EPOCHS = 55
-VIEWS = 8
-MORE_EPOCHS = 8
-"""By which two runs differ whose times are compared."""
-AUGMENTED = ("augmented", "regularized")
 SEEDS = (524, 1, 2)
 """Of the trainings whose accuracy is compared: one alone has a point more or less by chance."""
 
 FLOP_PER_IMAGE = 3 * 0.627e9
 """Of training VGG16 at 32×32: forward, and twice that backward; a multiply-add is two."""
 
-PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""Environment of the plain Keras programs: the Keras that TensorFlow brings, and no chatter."""
-
-SECONDS = "s"
-PERCENT = "%"
-
-
-class Peer(NamedTuple):
-    """What a plain Keras program took for one model."""
-
-    start: float
-    """Seconds from its start, imports left out, to its first step."""
-    epochs: tuple[float, ...]
-    """Seconds of each epoch with its validation, the first left out."""
-
-    def run(self, factor: float, epochs: int) -> tuple[float, ...]:
-        """Seconds of a whole program of that many epochs with `factor` times the images."""
-        return tuple(self.start + epochs * factor * seconds for seconds in self.epochs)
-
-
-def _peer(context: Context, name: str, commands: list[str], **environment: str) -> Peer:
-    arguments = ["--epochs", str(1 + context.repeats)]
-    variables = "".join(f"{key}={value} " for key, value in environment.items())
-    context.tell(f"suite: {variables}plain Keras, {name}")
-    answer = program.ask(
-        "peer_keras",
-        name,
-        context.some_images.folder,
-        *_weights(context),
-        *arguments,
-        environment=PLAIN | environment,
-    )
-    commands.append(variables + program.shown("peer_keras", name, "FOLDER", *arguments))
-    return Peer(answer.said["start_seconds"], tuple(answer.said["epoch_seconds"][1:]))
-
-
-def _weights(context: Context) -> list[str]:
-    """The same file that our runs find, for a peer."""
-    if context.weights == RANDOM:
-        return []
-    file = context.work / FILE_NAME
-    if not file.exists():
-        _, content = find_weights(context.weights, None)
-        unfinished = file.with_suffix(".part")
-        unfinished.write_bytes(content or b"")
-        unfinished.replace(file)
-    return ["--weights", str(file)]
-
-
-def _factor(context: Context) -> float:
-    """How many times the images of the timed epochs the whole data set has."""
-
-    def an_epoch(images: Images) -> int:
-        return images.rows["train"] + images.rows["valid"]
-
-    return an_epoch(context.all_images) / an_epoch(context.some_images)
-
-
-def _stretched(context: Context, epochs: int) -> str:
-    return (
-        f"start + {epochs} × epoch, the epochs timed with {context.some_images.rows['train']:,} "
-        f"images a split and taken {_factor(context):g} times"
-    )
-
-
-def _paper(experiments: str, epochs: int, *more: str) -> list[str]:
-    """A run that does not stop early, so that every epoch is paid for."""
-    patience = ("--set", f"*.patience={epochs}")
-    recipe = ("--profile", "paper", "--experiments", experiments, "--epochs", str(epochs))
-    return [*recipe, *patience, *more]
-
-
-def _accuracy(ended: Run, name: str) -> float:
-    return 100 * float(ended.experiment(name)["test"]["accuracy"])
-
 
 def measure_frozen(context: Context) -> Part:
     """`frozen` to the end, and its accuracy."""
     commands: list[str] = []
-    peer = _peer(context, "frozen", commands)
-    epochs = 2 if context.quick else EPOCHS
+    peer = plain_keras(context, "frozen", commands)
+    epochs = 2 if context.quick else STUDY_EPOCHS
     output = context.work / "runs"
     store = context.all_images.store
     ended = [
-        run(context, store, emptied(output), "frozen", *_paper("frozen", epochs))
+        run(context, store, emptied(output), "frozen", *paper("frozen", epochs))
         for _ in range(context.repeats)
     ]
     commands.append(ended[0].command)
@@ -117,8 +34,8 @@ def measure_frozen(context: Context) -> Part:
     theirs = Timing(
         name=f"plain Keras, {epochs} epochs",
         unit=SECONDS,
-        values=peer.run(_factor(context), epochs),
-        note=_stretched(context, epochs),
+        values=tuple(peer.start + epochs * factor(context) * epoch for epoch in peer.epochs),
+        note=f"start + {epochs} × epoch, {stretched(context)}",
     )
     rows = context.all_images.rows["train"]
     return Part(
@@ -132,7 +49,7 @@ def measure_frozen(context: Context) -> Part:
 
 def measure_accuracy(context: Context) -> Part:
     """What `frozen` reaches on both ways, with some seeds."""
-    epochs = 2 if context.quick else EPOCHS
+    epochs = 2 if context.quick else STUDY_EPOCHS
     output = emptied(context.work / "runs")
     # The first computes the features, the others find them.
     ended = [
@@ -141,21 +58,21 @@ def measure_accuracy(context: Context) -> Part:
             context.all_images.store,
             output,
             f"seed-{seed}",
-            *_paper("frozen", epochs, "--seed", str(seed)),
+            *paper("frozen", epochs, "--seed", str(seed)),
         )
         for seed in SEEDS
     ]
     ours = Timing(
         name="tlcluster, the best epoch",
         unit=PERCENT,
-        values=tuple(_accuracy(one, "frozen") for one in ended),
+        values=tuple(one.accuracy("frozen") for one in ended),
     )
     arguments = ["--epochs", str(epochs), "--seeds", *map(str, SEEDS)]
     context.tell("suite: the head of frozen in plain Keras")
     answer = program.ask(
         "peer_head",
         context.all_images.folder,
-        *_weights(context),
+        *weights(context),
         *arguments,
         environment=PLAIN,
     )
@@ -183,122 +100,6 @@ def measure_accuracy(context: Context) -> Part:
     )
 
 
-def _both(context: Context, commands: list[str]) -> tuple[float, tuple[float, ...]]:
-    """`augmented` and `regularized` in plain Keras, one after the other, as a notebook runs them.
-
-    Returns:
-        Seconds of their starts, and of an epoch of each.
-    """
-    one, other = (_peer(context, name, commands) for name in AUGMENTED)
-    pairs = zip(one.epochs, other.epochs, strict=True)
-    return one.start + other.start, tuple(a + b for a, b in pairs)
-
-
-def measure_fresh_views(context: Context) -> Part:
-    """`augmented` and `regularized` with a fresh view an epoch."""
-    commands: list[str] = []
-    _, seconds = _both(context, commands)
-    more = 2 if context.quick else MORE_EPOCHS
-    store, output = context.some_images.store, context.work / "runs"
-    differences = []
-    for _ in range(context.repeats):
-        # Views are computed ahead of the epochs that show them, so an epoch's own time says
-        # little; what a longer run takes longer has all of the work in it.
-        short, long = (
-            run(context, store, emptied(output), "fresh", *_paper(",".join(AUGMENTED), epochs))
-            for epochs in (1, 1 + more)
-        )
-        differences.append((long.seconds - short.seconds) / more)
-    commands += [short.command, long.command]
-    ours = Timing(
-        name="tlcluster, both at once, an epoch",
-        unit=SECONDS,
-        values=tuple(differences),
-        note=f"what a command with {1 + more} epochs takes longer than one with 1, ÷ {more}",
-    )
-    theirs = Timing(name="plain Keras, an epoch of each", unit=SECONDS, values=seconds)
-    rows = context.some_images.rows["train"]
-    return Part(
-        name="suite-fresh-views",
-        about=f"augmented and regularized, {rows:,} images a split, a fresh view every epoch",
-        timings=(theirs, ours),
-        comparisons=(ratio("plain Keras ÷ tlcluster", theirs, ours, 5),),
-        commands=tuple(commands),
-    )
-
-
-def measure_few_views(context: Context) -> Part:
-    """The same two to the end with a few views in turn."""
-    commands: list[str] = []
-    start, seconds = _both(context, commands)
-    epochs = 2 if context.quick else EPOCHS
-    options = _paper(",".join(AUGMENTED), epochs, "--views", str(VIEWS))
-    output = emptied(context.work / "runs")
-    ended = run(context, context.all_images.store, output, "few", *options)
-    commands.append(ended.command)
-    accuracies = ", ".join(f"{name} {_accuracy(ended, name):.1f} %" for name in AUGMENTED)
-    ours = Timing(
-        name=f"tlcluster, both at once, {VIEWS} views, {epochs} epochs",
-        unit=SECONDS,
-        values=(ended.seconds,),
-        note=f"test accuracy: {accuracies}",
-    )
-    factor = _factor(context)
-    theirs = Timing(
-        name=f"plain Keras, {epochs} epochs of each",
-        unit=SECONDS,
-        values=tuple(start + epochs * factor * both for both in seconds),
-        note=_stretched(context, epochs),
-    )
-    rows = context.all_images.rows["train"]
-    return Part(
-        name="suite-few-views",
-        about=f"augmented and regularized, {rows:,} images a split, {VIEWS} views in turn",
-        timings=(theirs, ours),
-        comparisons=(ratio("plain Keras ÷ tlcluster", theirs, ours, 25),),
-        commands=tuple(commands),
-    )
-
-
-def measure_view_accuracy(context: Context) -> Part:
-    """What the same two reach with a few views in turn, and with a fresh one every epoch."""
-    epochs = 2 if context.quick else EPOCHS
-    ways = {f"{VIEWS} views in turn": ("--views", str(VIEWS)), "a fresh view every epoch": ()}
-    ended = [
-        run(
-            context,
-            context.all_images.store,
-            emptied(context.work / "runs"),
-            f"views-{number}",
-            *_paper(",".join(AUGMENTED), epochs, *options),
-        )
-        for number, options in enumerate(ways.values())
-    ]
-    timings = [
-        Timing(name=f"{name}, {way}", unit=PERCENT, values=(_accuracy(one, name),))
-        for name in AUGMENTED
-        for way, one in zip(ways, ended, strict=True)
-    ]
-    differences = [
-        Comparison(
-            name=f"{name}, difference",
-            value=abs(_accuracy(ended[0], name) - _accuracy(ended[1], name)),
-            goal=0.5,
-            better="less",
-            unit="points",
-        )
-        for name in AUGMENTED
-    ]
-    rows = context.all_images.rows["train"]
-    return Part(
-        name="suite-view-accuracy",
-        about=f"augmented and regularized, test accuracy, {rows:,} images a split, {epochs} epochs",
-        timings=tuple(timings),
-        comparisons=tuple(differences),
-        commands=tuple(one.command for one in ended),
-    )
-
-
 def _products() -> list[float]:
     """Rates of float32 matrix products, in GFLOP/s."""
     answer = program.ask("matmul", environment={"TF_ENABLE_ONEDNN_OPTS": "1"})
@@ -313,12 +114,12 @@ def measure_finetuned(context: Context) -> Part:
         # There TensorFlow turns it on by itself; elsewhere the default is this.
         states["oneDNN off"] = {"TF_ENABLE_ONEDNN_OPTS": "0"}
     peers = {
-        state: _peer(context, "finetuned", commands, **variables)
+        state: plain_keras(context, "finetuned", commands, **variables)
         for state, variables in states.items()
     }
     # Before and after, so that the fastest is not of a moment in which the machine was slow.
     products = _products()
-    options = _paper("finetuned", 1 + context.repeats)
+    options = paper("finetuned", 1 + context.repeats)
     output = emptied(context.work / "runs")
     ended = run(context, context.some_images.store, output, "finetuned", *options)
     commands.append(ended.command)

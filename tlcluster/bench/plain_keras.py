@@ -1,0 +1,66 @@
+"""The study's recipe as a plain Keras program, timed with some images; see `peer_keras`."""
+
+from typing import NamedTuple
+
+from tlcluster.bench import program
+from tlcluster.bench.context import Context
+from tlcluster.bench.datasets import Images
+from tlcluster.weights import FILE_NAME, RANDOM, find_weights
+
+PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""Environment of the plain Keras programs: the Keras that TensorFlow brings, and no chatter."""
+
+
+class PlainKeras(NamedTuple):
+    """What a plain Keras program took for one model."""
+
+    start: float
+    """Seconds from its start, imports left out, to its first step."""
+    epochs: tuple[float, ...]
+    """Seconds of each epoch with its validation, the first left out."""
+
+
+def plain_keras(context: Context, name: str, commands: list[str], **environment: str) -> PlainKeras:
+    arguments = ["--epochs", str(1 + context.repeats)]
+    variables = "".join(f"{key}={value} " for key, value in environment.items())
+    context.tell(f"suite: {variables}plain Keras, {name}")
+    answer = program.ask(
+        "peer_keras",
+        name,
+        context.some_images.folder,
+        *weights(context),
+        *arguments,
+        environment=PLAIN | environment,
+    )
+    commands.append(variables + program.shown("peer_keras", name, "FOLDER", *arguments))
+    return PlainKeras(answer.said["start_seconds"], tuple(answer.said["epoch_seconds"][1:]))
+
+
+def weights(context: Context) -> list[str]:
+    """The same file that our runs find, for a peer."""
+    if context.weights == RANDOM:
+        return []
+    file = context.work / FILE_NAME
+    if not file.exists():
+        _, content = find_weights(context.weights, None)
+        unfinished = file.with_suffix(".part")
+        unfinished.write_bytes(content or b"")
+        unfinished.replace(file)
+    return ["--weights", str(file)]
+
+
+def factor(context: Context) -> float:
+    """How many times the images of the timed epochs the whole data set has."""
+
+    def an_epoch(images: Images) -> int:
+        return images.rows["train"] + images.rows["valid"]
+
+    return an_epoch(context.all_images) / an_epoch(context.some_images)
+
+
+def stretched(context: Context) -> str:
+    """How a time with all images comes from one with some."""
+    return (
+        f"timed with {context.some_images.rows['train']:,} images a split and taken "
+        f"{factor(context):g} times"
+    )

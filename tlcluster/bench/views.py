@@ -1,0 +1,115 @@
+"""`suite`, on augmented images: a fresh view every epoch, and a few in turn."""
+
+from tlcluster.bench.context import Context
+from tlcluster.bench.measures import PERCENT, SECONDS, Comparison, Part, Timing, ratio
+from tlcluster.bench.plain_keras import factor, plain_keras, stretched
+from tlcluster.bench.runs import STUDY_EPOCHS, emptied, paper, run
+
+VIEWS = 8
+MORE_EPOCHS = 4
+"""By which two runs differ whose times are compared."""
+AUGMENTED = ("augmented", "regularized")
+
+
+def _both(context: Context, commands: list[str]) -> tuple[float, tuple[float, ...]]:
+    """`augmented` and `regularized` in plain Keras, one after the other, as a notebook runs them.
+
+    Returns:
+        Seconds of their starts, and of an epoch of each on all images.
+    """
+    one, other = (plain_keras(context, name, commands) for name in AUGMENTED)
+    pairs = zip(one.epochs, other.epochs, strict=True)
+    return one.start + other.start, tuple(factor(context) * (a + b) for a, b in pairs)
+
+
+def measure_fresh(context: Context) -> Part:
+    """Both with a fresh view an epoch."""
+    commands: list[str] = []
+    _, seconds = _both(context, commands)
+    more = 2 if context.quick else MORE_EPOCHS
+    store, output = context.all_images.store, context.work / "runs"
+    differences = []
+    for _ in range(context.repeats):
+        # Views are computed ahead of the epochs that show them, so an epoch's own time says
+        # little; what a longer run takes longer has all of the work in it.
+        short, long = (
+            run(context, store, emptied(output), "fresh", *paper(",".join(AUGMENTED), epochs))
+            for epochs in (1, 1 + more)
+        )
+        differences.append((long.seconds - short.seconds) / more)
+    commands += [short.command, long.command]
+    ours = Timing(
+        name="tlcluster, both at once, an epoch",
+        unit=SECONDS,
+        values=tuple(differences),
+        note=f"what a command with {1 + more} epochs takes longer than one with 1, ÷ {more}",
+    )
+    theirs = Timing(
+        name="plain Keras, an epoch of each",
+        unit=SECONDS,
+        values=seconds,
+        note=stretched(context),
+    )
+    rows = context.all_images.rows["train"]
+    return Part(
+        name="suite-fresh-views",
+        about=f"augmented and regularized, {rows:,} images a split, a fresh view every epoch",
+        timings=(theirs, ours),
+        comparisons=(ratio("plain Keras ÷ tlcluster", theirs, ours, 5),),
+        commands=tuple(commands),
+    )
+
+
+def measure_few(context: Context) -> Part:
+    """Both to the end with a few views in turn: their time, and what accuracy it costs."""
+    commands: list[str] = []
+    start, seconds = _both(context, commands)
+    epochs = 2 if context.quick else STUDY_EPOCHS
+    both = paper(",".join(AUGMENTED), epochs)
+    few, fresh = (
+        run(context, context.all_images.store, emptied(context.work / "runs"), name, *options)
+        for name, options in (("few", [*both, "--views", str(VIEWS)]), ("fresh", both))
+    )
+    ours = Timing(
+        name=f"tlcluster, both at once, {VIEWS} views, {epochs} epochs",
+        unit=SECONDS,
+        values=(few.seconds,),
+    )
+    exact = Timing(
+        name=f"tlcluster, both at once, fresh views, {epochs} epochs",
+        unit=SECONDS,
+        values=(fresh.seconds,),
+    )
+    theirs = Timing(
+        name=f"plain Keras, {epochs} epochs of each",
+        unit=SECONDS,
+        values=tuple(start + epochs * epoch for epoch in seconds),
+        note=f"start + {epochs} × epoch, {stretched(context)}",
+    )
+    accuracies = [
+        Timing(name=f"{name}, test accuracy, {way}", unit=PERCENT, values=(ended.accuracy(name),))
+        for name in AUGMENTED
+        for way, ended in ((f"{VIEWS} views", few), ("fresh views", fresh))
+    ]
+    differences = [
+        Comparison(
+            name=f"{name}, {VIEWS} views or fresh ones",
+            value=abs(few.accuracy(name) - fresh.accuracy(name)),
+            goal=0.5,
+            better="less",
+            unit="points",
+        )
+        for name in AUGMENTED
+    ]
+    rows = context.all_images.rows["train"]
+    return Part(
+        name="suite-few-views",
+        about=f"augmented and regularized, {rows:,} images a split, {VIEWS} views in turn",
+        timings=(theirs, ours, exact, *accuracies),
+        comparisons=(
+            ratio("plain Keras ÷ tlcluster", theirs, ours, 25),
+            ratio("plain Keras ÷ tlcluster with fresh views", theirs, exact),
+            *differences,
+        ),
+        commands=(*commands, few.command, fresh.command),
+    )
