@@ -1,12 +1,12 @@
 """Put CINIC-10 into a store: python jobs/ingest.py --source PATH|URL --store URL."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from tlcluster import cli
 from tlcluster.cache import NodeCache
 from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.ingest import ingest
+from tlcluster.paths import expanded
 from tlcluster.settings import IngestSettings
 from tlcluster.store import open_store
 
@@ -18,7 +18,7 @@ ABOUT = (
 
 def main(argv: Sequence[str]) -> int:
     settings = cli.parse(IngestSettings, "ingest.py", ABOUT, argv)
-    cache = Path(settings.cache).expanduser() if settings.cache else None
+    cache = expanded(settings.cache) if settings.cache else None
     store = open_store(settings.store, NodeCache(cache), create=True)
     outcome = ingest(
         settings.source,

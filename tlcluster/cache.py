@@ -13,6 +13,7 @@ import blake3
 import filelock
 
 from tlcluster.errors import UserError
+from tlcluster.paths import expanded
 
 DEFAULT_BYTES = 20 * 2**30
 TRIES = 3
@@ -105,7 +106,7 @@ class NodeCache:
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = DEFAULT_BYTES) -> None:
-        self.folder = folder or default_folder()
+        self.folder = expanded(folder) if folder else default_folder()
         self.max_bytes = max_bytes
 
     def get(self, key: str, *, sha256: str, size: int, download: Callable[[Path], None]) -> Path:

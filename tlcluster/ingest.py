@@ -36,6 +36,7 @@ from tlcluster.cache import default_folder
 from tlcluster.cinic10 import CLASSES, IMAGE_SHAPE, ORIGINS, SPLITS, origin_of
 from tlcluster.errors import UserError
 from tlcluster.meter import meter
+from tlcluster.paths import expanded
 from tlcluster.scratch import scratch_folder
 from tlcluster.shards import INDEX_KEY, Index, ShardInfo
 from tlcluster.sources import MAX_IMAGE_BYTES, Image, Source, open_source
@@ -145,7 +146,7 @@ def _cpus() -> int:
 
 def _keep_apart(source: str, store: Store) -> None:
     """A store in its own source would be part of it the next time."""
-    inside, outside = Path(store.url).resolve(), Path(source).expanduser().resolve()
+    inside, outside = Path(store.url).resolve(), expanded(source).resolve()
     if "://" not in store.url + source and inside.is_relative_to(outside):
         raise UserError(
             f"--store {store.url}: lies in the source {source}; name a place outside of it"

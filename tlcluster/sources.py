@@ -24,6 +24,7 @@ from tlcluster.cli import nearest
 from tlcluster.download import download, public
 from tlcluster.errors import UserError
 from tlcluster.meter import meter
+from tlcluster.paths import expanded
 
 MAX_IMAGE_BYTES = 10 * 2**20
 """A PNG of 32×32 is 3 kB; what is larger than this is something else."""
@@ -94,7 +95,7 @@ def open_source(source: str, scratch: Path, downloads: Path, show: bool = True) 
         UserError: it cannot be read, is damaged or unsafe, or is not laid out like CINIC-10.
         OSError: the scratch folder is full.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if "://" in source:
         _reader(public(source))
         path = download(source, downloads, show)

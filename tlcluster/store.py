@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from tlcluster.cache import CorruptObject, NodeCache, verify
 from tlcluster.errors import UserError
+from tlcluster.paths import expanded
 
 __all__ = [
     "CorruptObject",
@@ -172,10 +173,7 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
 
 
 def _open_directory(path: Path, create: bool) -> "DirectoryStore":
-    try:
-        path = path.expanduser().absolute()
-    except RuntimeError:
-        raise UserError(f"{path}: there is no such account; give the path in full") from None
+    path = expanded(path).absolute()
     with _explained(path):
         # The workers of an experiment come to a new folder at the same moment: make, then look.
         if create and not path.exists():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlcluster.errors import UserError
+from tlcluster.paths import expanded
 from tlcluster.records import WeightsRecord
 from tlcluster.store import ObjectMissing, Store
 
@@ -69,7 +70,7 @@ def _candidates(
 ) -> Iterator[tuple[str, bytes]]:
     for origin, named in (("--weights", flag), (VARIABLE, os.environ.get(VARIABLE))):
         if named:
-            yield named, _read_named(origin, Path(named).expanduser())
+            yield named, _read_named(origin, expanded(named))
     beside = Path(__file__).parents[2] / "shared" / "weights" / FILE_NAME
     if beside.is_file():
         yield f"../shared/weights/{FILE_NAME}", beside.read_bytes()
