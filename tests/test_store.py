@@ -439,6 +439,15 @@ def test_a_body_that_a_simulated_server_cuts_short_is_read_again(
     assert simulated.cuts == []
 
 
+def test_a_download_is_one_request_to_a_simulated_server(
+    simulated: type[Simulated], tmp_path: Path
+) -> None:
+    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
+    before = len(simulated.tokens)
+    store.fetch("a", sha256=sha256(b"whole body"), size=10)
+    assert len(simulated.tokens) == before + 1
+
+
 def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:
     start = threading.Barrier(8)
 

@@ -40,6 +40,9 @@ _WORK = botocore.config.Config(
     connect_timeout=10,
     read_timeout=60,
     max_pool_connections=32,
+    # What matters is verified by its sha256 already, shards, features and checkpoints. To have
+    # botocore verify as well, s3transfer would begin every download with a HEAD.
+    response_checksum_validation="when_required",
 )
 # A wrong address should be told at once, not after minutes of patience.
 _CHECK = _WORK.merge(botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 2}))
@@ -47,7 +50,8 @@ _CHECK = _WORK.merge(botocore.config.Config(retries={"mode": "standard", "total_
 _TRANSFER = TransferConfig(use_threads=False)
 
 _MISSING = {"404", "NoSuchKey", "NotFound"}
-# A download begins with a HEAD, whose answer has no body: there, all that is told is the status.
+# Some versions of s3transfer begin a download with a HEAD, whose answer has no body: there, all
+# that is told is the status.
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "400"}
 _UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthFailure"} | _EXPIRED
 _FORBIDDEN = {"403", "AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess"}
