@@ -4,6 +4,7 @@ import hashlib
 import io
 import math
 import pickle
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,27 @@ def test_a_checkpoint_comes_back_bit_for_bit(
     saved = Checkpoint(state, weights, optimizer, best)
     save_checkpoint(run, "frozen", saved)
     assert_same(load_checkpoint(run, "frozen"), saved)
+
+
+def test_a_variable_is_in_memory_twice_only_while_it_is_written(run: Store) -> None:
+    copies: list[weakref.ref[np.ndarray]] = []
+    most = []
+
+    class Variable:
+        def __init__(self, value: np.ndarray) -> None:
+            self.value = value
+
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            copy = self.value.copy()
+            copies.append(weakref.ref(copy))
+            most.append(sum(found() is not None for found in copies))
+            return copy
+
+    saved = made(3)
+    save_checkpoint(run, "frozen", saved._replace(weights=[*map(Variable, saved.weights)]))  # type: ignore[list-item]
+    assert_same(load_checkpoint(run, "frozen"), saved)
+    assert len(most) == len(saved.weights)
+    assert max(most) <= 2  # the next one is read before the last is let go
 
 
 def test_the_losses_of_a_diverged_epoch_come_back(run: Store) -> None:

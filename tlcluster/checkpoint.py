@@ -52,7 +52,11 @@ class TrainingState(Record):
 
 
 class Checkpoint(NamedTuple):
-    """State and arrays, in the order of the variables they were read from."""
+    """State and arrays, in the order of the variables they were read from.
+
+    To be saved, variables do as well: each is read when it is written, so that they are not all
+    in memory twice.
+    """
 
     state: TrainingState
     weights: list[np.ndarray]

@@ -117,6 +117,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
             f"{sha256}, expected {task.index_sha256}; restore it or use another run name"
         )
     worker = _Worker(task, place, strategy, store, cache, index, imagenet_weights, hosts, began)
+    del imagenet_weights  # 59 MB
     return worker.run()
 
 
@@ -407,18 +408,21 @@ class _Worker:
             self.task.experiment.name,
             Checkpoint(
                 self.state,
-                weights=self.read(self.weights),
-                optimizer=self.read(self.optimizer.variables),
+                weights=self.locals(self.weights),
+                optimizer=self.locals(self.optimizer.variables),
                 best=self.best,
             ),
         )
 
+    def locals(self, variables: list[tf.Variable]) -> list[tf.Variable]:
+        return [local(self.strategy, variable) for variable in variables]
+
     def read(self, variables: list[tf.Variable]) -> list[np.ndarray]:
-        return [local(self.strategy, variable).numpy() for variable in variables]
+        return [variable.numpy() for variable in self.locals(variables)]
 
     def assign(self, variables: list[tf.Variable], values: list[np.ndarray]) -> None:
-        for variable, value in zip(variables, values, strict=True):
-            local(self.strategy, variable).assign(value)
+        for variable, value in zip(self.locals(variables), values, strict=True):
+            variable.assign(value)
 
     # The end
 
