@@ -50,15 +50,13 @@ def main() -> None:
             return verified()
         if not given.tf_data:
             return ((batch.inputs, batch.labels) for batch in batches())
-        return ((inputs, labels) for inputs, labels, *_ in tensors())
-
-    def tensors() -> Iterable[tuple[Any, ...]]:
-        from tlcluster.data import dataset  # noqa: PLC0415  TensorFlow, for this case alone
-
-        return dataset(lambda: ((1, 0, batch) for batch in batches()), features=False)  # type: ignore[no-any-return]
+        return ((inputs, labels) for inputs, labels, *_ in tensors)
 
     if given.tf_data:
-        tensors()  # imports TensorFlow before the clock runs
+        from tlcluster.data import dataset  # noqa: PLC0415  TensorFlow, for this case alone
+
+        # Made once, as in training; each epoch goes through it anew.
+        tensors = dataset(lambda: ((1, 0, batch) for batch in batches()), features=False)
     time_epochs(epoch, given.epochs)
 
 
