@@ -68,9 +68,6 @@ GRADIENT_PACK_BYTES = 8 * 2**20
 """Gradients are summed over the workers in packs of this size, each as soon as it is complete, so
 that the last layers' travel while the first layers' are computed."""
 
-COLLECTIVE_TIMEOUT_SECONDS = 600
-"""After this long without the other workers a step fails instead of hanging."""
-
 
 class Place(NamedTuple):
     """Where a worker stands, and whom it talks to."""
@@ -100,7 +97,10 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
     device = configure_tensorflow(task.threads)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(
-            bytes_per_pack=GRADIENT_PACK_BYTES, timeout_seconds=COLLECTIVE_TIMEOUT_SECONDS
+            # No timeout: TensorFlow keeps a sleeping thread for every collective until it would be
+            # over, and short steps reach the limit of threads. A worker that hangs is the driver's
+            # to notice (--stall); one that dies breaks the connection.
+            bytes_per_pack=GRADIENT_PACK_BYTES
         )
     )
     me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
