@@ -46,8 +46,8 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
             is killed.
 
     Returns:
-        `outcome`, what `train` returned; `reported`, the epochs that it reported; and `shown`,
-        its progress as [epoch, step, phase].
+        `outcome`, what `train` returned; `reported`, the epochs that it reported; `shown`, its
+        progress as [epoch, step, phase]; and `threads`, how many the process has then.
     """
     # A process that is killed may leave claims; only those of a test are old so soon.
     features.CLAIM_SECONDS = 5.0
@@ -64,7 +64,8 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
     place = Place(rank, world_size, lambda epoch: reported.append(epoch.model_dump()), progress)
     weights = Path(job["weights"]).read_bytes()
     outcome = train(Task(experiment=experiment, **job["task"]), place, weights)
-    return {"outcome": outcome, "reported": reported, "shown": shown}
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    return {"outcome": outcome, "reported": reported, "shown": shown, "threads": threads}
 
 
 def collective_job(job: Json) -> Json:

@@ -357,6 +357,13 @@ def test_every_worker_reports_every_epoch(trained: Get) -> None:
     assert two.answers[1]["shown"] == []  # rank 0 speaks for all
 
 
+def test_sums_over_the_workers_leave_no_threads_behind(trained: Get) -> None:
+    """TensorFlow keeps one asleep for every collective that has a timeout, until that is over."""
+    alone, two = trained("regularized"), trained("regularized, two workers")
+    # 108 and 111; 1,407 with a timeout.
+    assert two.chief["threads"] < alone.chief["threads"] + 50
+
+
 def test_batch_and_learning_rate_grow_with_the_workers_where_asked_for(trained: Get) -> None:
     scaled = trained("scaled")
     assert {epoch.learning_rate for epoch in scaled.history} == {2e-3}
