@@ -1,12 +1,12 @@
 """Put CINIC-10 into a store: python jobs/ingest.py --source PATH|URL --store URL."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tlcluster import cli
 from tlcluster.cache import NodeCache
 from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.ingest import ingest
-from tlcluster.paths import expanded
 from tlcluster.settings import IngestSettings
 from tlcluster.store import open_store
 
@@ -18,14 +18,14 @@ ABOUT = (
 
 def main(argv: Sequence[str]) -> int:
     settings = cli.parse(IngestSettings, "ingest.py", ABOUT, argv)
-    cache = expanded(settings.cache) if settings.cache else None
-    store = open_store(settings.store, NodeCache(cache), create=True)
+    cache = NodeCache(Path(settings.cache) if settings.cache else None)
+    store = open_store(settings.store, cache, create=True)
     outcome = ingest(
         settings.source,
         store,
         rows_per_shard=settings.rows_per_shard,
         processes=settings.processes,
-        cache=cache,
+        cache=cache.folder,
         show=True,
     )
     shards = outcome.shards

@@ -1,7 +1,7 @@
 """`concurrency`: the four experiments at once beside one after the other."""
 
 from tlcluster.bench.context import Context
-from tlcluster.bench.measures import Comparison, Part, Timing
+from tlcluster.bench.measures import SECONDS, Comparison, Part, Timing
 from tlcluster.bench.runs import emptied, run
 from tlcluster.experiments import EXPERIMENTS
 
@@ -20,9 +20,9 @@ def measure(context: Context) -> Part:
         for name in EXPERIMENTS:
             single = run(context, images.store, output, name, *recipe, "--experiments", name)
             alone[name].append(single.seconds)
-    together_timing = Timing(name="four at once", unit="s", values=tuple(at_once))
+    together_timing = Timing(name="four at once", unit=SECONDS, values=tuple(at_once))
     timings = [
-        Timing(name=f"{name} alone", unit="s", values=tuple(values))
+        Timing(name=f"{name} alone", unit=SECONDS, values=tuple(values))
         for name, values in alone.items()
     ]
     in_turn = sum(timing.median for timing in timings)

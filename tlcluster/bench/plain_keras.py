@@ -5,6 +5,7 @@ from typing import NamedTuple
 from tlcluster.bench import program
 from tlcluster.bench.context import Context
 from tlcluster.bench.datasets import Images
+from tlcluster.bench.measures import SECONDS, Timing
 from tlcluster.weights import FILE_NAME, RANDOM, find_weights
 
 PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -18,6 +19,26 @@ class PlainKeras(NamedTuple):
     """Seconds from its start, imports left out, to its first step."""
     epochs: tuple[float, ...]
     """Seconds of each epoch with its validation, the first left out."""
+
+
+def whole_program(context: Context, one: PlainKeras, name: str, epochs: int) -> Timing:
+    """The whole program with all images, from its epochs with some."""
+    return Timing(
+        name=name,
+        unit=SECONDS,
+        values=tuple(one.start + epochs * _factor(context) * epoch for epoch in one.epochs),
+        note=f"start + {epochs} × epoch, {_stretched(context)}",
+    )
+
+
+def one_epoch(context: Context, one: PlainKeras, name: str) -> Timing:
+    """An epoch with all images, from those with some."""
+    return Timing(
+        name=name,
+        unit=SECONDS,
+        values=tuple(_factor(context) * epoch for epoch in one.epochs),
+        note=_stretched(context),
+    )
 
 
 def plain_keras(context: Context, name: str, commands: list[str], **environment: str) -> PlainKeras:
@@ -49,7 +70,7 @@ def weights(context: Context) -> list[str]:
     return ["--weights", str(file)]
 
 
-def factor(context: Context) -> float:
+def _factor(context: Context) -> float:
     """How many times the images of the timed epochs the whole data set has."""
 
     def an_epoch(images: Images) -> int:
@@ -58,9 +79,9 @@ def factor(context: Context) -> float:
     return an_epoch(context.all_images) / an_epoch(context.some_images)
 
 
-def stretched(context: Context) -> str:
+def _stretched(context: Context) -> str:
     """How a time with all images comes from one with some."""
     return (
         f"timed with {context.some_images.rows['train']:,} images a split and taken "
-        f"{factor(context):g} times"
+        f"{_factor(context):g} times"
     )

@@ -1,7 +1,7 @@
 """`startup`: from the command to the first training step of the last of the four experiments."""
 
 from tlcluster.bench.context import Context
-from tlcluster.bench.measures import Comparison, Part, Timing
+from tlcluster.bench.measures import SECONDS, Comparison, Part, Timing
 from tlcluster.bench.runs import emptied, run
 from tlcluster.experiments import EXPERIMENTS
 
@@ -17,12 +17,12 @@ def measure(context: Context) -> Part:
         for name in EXPERIMENTS:
             seconds[name].append(ended.experiment(name)["startup_seconds"])
     timings = [
-        Timing(name=f"{name}, first step", unit="s", values=tuple(values))
+        Timing(name=f"{name}, first step", unit=SECONDS, values=tuple(values))
         for name, values in seconds.items()
     ]
     last = Timing(
         name="the last of the four, first step",
-        unit="s",
+        unit=SECONDS,
         values=tuple(max(values) for values in zip(*seconds.values(), strict=True)),
     )
     return Part(
@@ -36,7 +36,7 @@ def measure(context: Context) -> Part:
                 value=last.median,
                 goal=45,
                 better="less",
-                unit="s",
+                unit=SECONDS,
             ),
         ),
         commands=(ended.command,),

@@ -4,7 +4,7 @@ from tlcluster.bench import program
 from tlcluster.bench.context import Context
 from tlcluster.bench.machine import processor
 from tlcluster.bench.measures import PERCENT, SECONDS, Comparison, Part, Timing, ratio
-from tlcluster.bench.plain_keras import PLAIN, factor, plain_keras, stretched, weights
+from tlcluster.bench.plain_keras import PLAIN, plain_keras, weights, whole_program
 from tlcluster.bench.runs import STUDY_EPOCHS, emptied, paper, run
 
 SEEDS = (524, 1, 2)
@@ -31,12 +31,7 @@ def measure_frozen(context: Context) -> Part:
         unit=SECONDS,
         values=tuple(one.seconds for one in ended),
     )
-    theirs = Timing(
-        name=f"plain Keras, {epochs} epochs",
-        unit=SECONDS,
-        values=tuple(peer.start + epochs * factor(context) * epoch for epoch in peer.epochs),
-        note=f"start + {epochs} × epoch, {stretched(context)}",
-    )
+    theirs = whole_program(context, peer, f"plain Keras, {epochs} epochs", epochs)
     rows = context.all_images.rows["train"]
     return Part(
         name="suite-frozen",

@@ -2,7 +2,7 @@
 
 from tlcluster.bench.context import Context
 from tlcluster.bench.measures import PERCENT, SECONDS, Comparison, Part, Timing, ratio
-from tlcluster.bench.plain_keras import factor, plain_keras, stretched
+from tlcluster.bench.plain_keras import PlainKeras, one_epoch, plain_keras, whole_program
 from tlcluster.bench.runs import STUDY_EPOCHS, emptied, paper, run
 
 VIEWS = 8
@@ -11,21 +11,17 @@ MORE_EPOCHS = 4
 AUGMENTED = ("augmented", "regularized")
 
 
-def _both(context: Context, commands: list[str]) -> tuple[float, tuple[float, ...]]:
-    """`augmented` and `regularized` in plain Keras, one after the other, as a notebook runs them.
-
-    Returns:
-        Seconds of their starts, and of an epoch of each on all images.
-    """
+def _both(context: Context, commands: list[str]) -> PlainKeras:
+    """`augmented` and `regularized` in plain Keras, one after the other as in a notebook."""
     one, other = (plain_keras(context, name, commands) for name in AUGMENTED)
     pairs = zip(one.epochs, other.epochs, strict=True)
-    return one.start + other.start, tuple(factor(context) * (a + b) for a, b in pairs)
+    return PlainKeras(one.start + other.start, tuple(a + b for a, b in pairs))
 
 
 def measure_fresh(context: Context) -> Part:
     """Both with a fresh view an epoch."""
     commands: list[str] = []
-    _, seconds = _both(context, commands)
+    peers = _both(context, commands)
     more = 2 if context.quick else MORE_EPOCHS
     store, output = context.all_images.store, context.work / "runs"
     differences = []
@@ -44,12 +40,7 @@ def measure_fresh(context: Context) -> Part:
         values=tuple(differences),
         note=f"what a command with {1 + more} epochs takes longer than one with 1, ÷ {more}",
     )
-    theirs = Timing(
-        name="plain Keras, an epoch of each",
-        unit=SECONDS,
-        values=seconds,
-        note=stretched(context),
-    )
+    theirs = one_epoch(context, peers, "plain Keras, an epoch of each")
     rows = context.all_images.rows["train"]
     return Part(
         name="suite-fresh-views",
@@ -63,7 +54,7 @@ def measure_fresh(context: Context) -> Part:
 def measure_few(context: Context) -> Part:
     """Both to the end with a few views in turn: their time, and what accuracy it costs."""
     commands: list[str] = []
-    start, seconds = _both(context, commands)
+    peers = _both(context, commands)
     epochs = 2 if context.quick else STUDY_EPOCHS
     both = paper(",".join(AUGMENTED), epochs)
     few, fresh = (
@@ -80,12 +71,7 @@ def measure_few(context: Context) -> Part:
         unit=SECONDS,
         values=(fresh.seconds,),
     )
-    theirs = Timing(
-        name=f"plain Keras, {epochs} epochs of each",
-        unit=SECONDS,
-        values=tuple(start + epochs * epoch for epoch in seconds),
-        note=f"start + {epochs} × epoch, {stretched(context)}",
-    )
+    theirs = whole_program(context, peers, f"plain Keras, {epochs} epochs of each", epochs)
     accuracies = [
         Timing(name=f"{name}, test accuracy, {way}", unit=PERCENT, values=(ended.accuracy(name),))
         for name in AUGMENTED
