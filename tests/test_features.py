@@ -17,12 +17,13 @@ from tlcluster import augment, features
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.feature_key import PLAIN, FeatureKey
-from tlcluster.features import FeatureStore
+from tlcluster.features import Claim, FeatureStore
 from tlcluster.model import build_models
 from tlcluster.shards import Index, open_shard, read_index
 from tlcluster.store import CorruptObject, DirectoryStore, Store, open_store
 
 SEED = 524
+CLAIM = Claim(training="runs/first/frozen", attempt=2)
 
 
 class Watched(DirectoryStore):
@@ -87,7 +88,13 @@ def opened(sample_store: Store, index: Index, small_base: keras.Model, store: Wa
 
     def make(**changes: Any) -> FeatureStore:
         key = FeatureKey("index", "small", "raw", SEED)
-        arguments = {"images": sample_store, "features": store, "key": key, "base": small_base}
+        arguments = {
+            "images": sample_store,
+            "features": store,
+            "key": key,
+            "base": small_base,
+            "claim": CLAIM,
+        }
         return FeatureStore(index=index, **{**arguments, **changes})
 
     return make
@@ -250,6 +257,36 @@ def test_the_claim_of_a_dead_worker_is_taken_over(
     monkeypatch.setattr(features, "POLL_SECONDS", 0.01)
     np.testing.assert_array_equal(opened().load("train", 1, 0).inputs, expected)
     assert found(store, ".claim") == []
+
+
+def test_an_attempt_does_not_wait_for_what_an_earlier_one_was_killed_at(
+    opened: Open, store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = CLAIM.model_copy(update={"images": 256})
+    place = f"{FeatureKey('index', 'small', 'raw', SEED).place('train', 1)}/00000"
+    store.put(f"{place}.claim", killed.model_dump_json().encode())
+    monkeypatch.setattr(features, "CLAIM_SECONDS", 1e9)
+    opened(claim=CLAIM.model_copy(update={"attempt": 3})).load("train", 1, 0)
+    assert len(store.computed) == 1
+    assert found(store, ".claim") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        ('{"training":"runs/first/frozen","attempt":1,"images":256}', True),
+        ('{"training":"runs/first/frozen","attempt":2,"images":256}', False),
+        ('{"training":"runs/first/frozen","attempt":3,"images":0}', False),
+        ('{"training":"runs/first/augmented","attempt":1,"images":0}', False),
+        ("", False),
+    ],
+    ids=["earlier", "the same", "later", "another training", "cut short"],
+)
+def test_only_an_earlier_attempt_of_the_same_training_is_known_to_be_dead(
+    content: str, left: bool
+) -> None:
+    assert CLAIM.left_by(content.encode()) == left
+    assert not CLAIM.left_by(None)
 
 
 def test_a_claim_that_its_owner_renews_is_respected_however_long_it_takes(

@@ -291,6 +291,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def staged(cache: Path, split: str) -> bool:
+    """Whether a shard waits for its upload."""
+    try:
+        return any(cache.glob(f"ingest-*/{split}/*.npy"))
+    except FileNotFoundError:  # The folder got its name while we looked.
+        return False
+
+
 @pytest.mark.parametrize("moment", ["decoding", "writing"])
 def test_kill_9_in_the_middle_leaves_no_process_and_the_next_ingest_completes_it(
     moment: str, store: Store, tmp_path: Path
@@ -300,7 +308,7 @@ def test_kill_9_in_the_middle_leaves_no_process_and_the_next_ingest_completes_it
                  "--processes", 2, "--cache", cache]  # fmt: skip
     job = start_job(*arguments)
     reached = {
-        "decoding": lambda: any(cache.glob("ingest-*/test/*.npy")) or bool(store.list()),
+        "decoding": lambda: staged(cache, "test") or bool(store.list()),
         "writing": lambda: len(store.list("train/")) > 10,
     }[moment]
     until(reached)
@@ -330,7 +338,7 @@ def test_ctrl_c_ends_it_without_a_traceback(moment: str, store: Store, tmp_path:
     until(
         {
             "starting": lambda: bool(workers(job.pid)),
-            "decoding": lambda: any(cache.glob("ingest-*/*/*.npy")),
+            "decoding": lambda: staged(cache, "*"),
         }[moment]
     )
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to the workers as well

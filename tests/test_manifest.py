@@ -73,6 +73,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "profile": "quick",
         "seed": 524,
         "views": None,
+        "view_seed": None,
         "scale_batch": False,
         "frozen.base_trainable": False,
         "frozen.augment": False,
@@ -113,6 +114,7 @@ def test_a_run_goes_on_where_only_what_does_not_decide_its_results_differs(
         ({}, {"seed": 1}, "seed was 524, is 1"),
         ({}, {"views": 2}, "views was None, is 2"),
         ({"views": 2}, {}, "views was 2, is None"),
+        ({}, {"view_seed": 3}, "view_seed was None, is 3"),
         ({}, {"index_sha256": "c" * 64}, f"dataset was {'b' * 64}, is {'c' * 64}"),
         (
             {},

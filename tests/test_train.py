@@ -118,6 +118,13 @@ PLANS: dict[str, Plan] = {
     ),
     "tested": Plan("regularized", folder="killed before the test", after="killed before the test"),
     "one view": Plan("regularized", features="one view", recipe={"epochs": 3}, task={"views": 1}),
+    "one view, another seed": Plan(
+        "regularized",
+        features="one view",
+        after="one view",
+        recipe={"epochs": 3},
+        task={"views": 1, "seed": 6},
+    ),
     "two workers, stopped": Plan("regularized", 2, stop_at=MIDDLE),
     "one worker, gone on": Plan(
         "regularized", folder="two workers, stopped", after="two workers, stopped"
@@ -241,6 +248,7 @@ def trained(
             features=str(folder / plan.features) if plan.features else None,
             weights="imagenet",
             views=None,
+            view_seed=5,
             scale_batch=False,
             checkpoint_seconds=1e9,
             cache=str(folder / "cache"),
@@ -386,10 +394,22 @@ def test_features_and_images_give_the_same_result(trained: Get, name: str) -> No
 def test_features_of_a_view_are_kept_where_views_return(trained: Get, folder: Path) -> None:
     history = trained("one view").history
     assert len(history) == 3
-    views = {path.parent.name for path in (folder / "one view").glob("features/*/train/*/*.json")}
-    assert views == {"00001"}
-    fresh = {path.parent.name for path in (folder / "features").glob("features/*/train/*/*.json")}
+    assert {path.parent.name for path in views_in(folder / "one view")} == {"00001"}
+    fresh = {path.parent.name for path in views_in(folder / "features")}
     assert {"00000", "00001", "00002", "00003"} <= fresh
+
+
+def test_another_seed_trains_another_head_on_the_same_views(trained: Get, folder: Path) -> None:
+    before = trained("one view").history
+    written = {path: path.stat().st_mtime_ns for path in views_in(folder / "one view")}
+    history = trained("one view, another seed").history
+    assert [epoch.loss for epoch in history] != [epoch.loss for epoch in before]
+    assert {path: path.stat().st_mtime_ns for path in views_in(folder / "one view")} == written
+
+
+def views_in(features: Path) -> Iterator[Path]:
+    """What tells of each shard of features of `train`, in the folder of its view."""
+    return features.glob("features/*/train/*/*.json")
 
 
 # Interrupted

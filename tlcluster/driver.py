@@ -229,6 +229,7 @@ class Driver:
             features=self.output.url if settings.feature_cache else None,
             weights=self.manifest.weights.sha256 or f"random-{settings.seed}",
             views=settings.views,
+            view_seed=settings.seed_of_views,
             scale_batch=settings.scale_batch,
             checkpoint_seconds=settings.checkpoint_seconds,
             cache=settings.cache,

@@ -9,8 +9,10 @@ folder, beside the runs, shard by shard as the images do:
 
 The hash is that of all that they depend on. Whoever comes first to a shard
 claims it, computes it and puts it there, the small file last; the others wait
-for it and read it. So nobody has to be started before anybody else, and nothing
-is computed that no one has come to.
+for it and read it. A claim whose owner died is taken over: at once by a later
+attempt of the same training, by others when it has not changed for a while. So
+nobody has to be started before anybody else, and nothing is computed that no
+one has come to.
 """
 
 import hashlib
@@ -56,11 +58,36 @@ class FeatureObject(Record):
     bytes: int
 
 
+class Claim(Record):
+    """The file of a claim: who computes the shard, and how far that has come."""
+
+    training: str
+    """Names the run and the experiment; no two of a name are under way at once."""
+    attempt: int
+    """Of that training. When one begins, the workers of those before it are gone."""
+    images: int = 0
+
+    def left_by(self, other: bytes | None) -> bool:
+        """Whether a claim's content is of an earlier attempt of this one's training."""
+        try:
+            claim = Claim.model_validate_json(other or b"")
+        except ValueError:
+            return False
+        return claim.training == self.training and claim.attempt < self.attempt
+
+
 class FeatureStore:
     """Features by split, view and shard: found, or computed here. Safe for many threads."""
 
     def __init__(
-        self, *, images: Store, index: Index, features: Store, key: FeatureKey, base: keras.Model
+        self,
+        *,
+        images: Store,
+        index: Index,
+        features: Store,
+        key: FeatureKey,
+        base: keras.Model,
+        claim: Claim,
     ) -> None:
         """
         Args:
@@ -69,8 +96,10 @@ class FeatureStore:
             features: where features are kept.
             key: what they depend on.
             base: images → features; see `tlcluster.model.Models`.
+            claim: what this worker's claims say of it.
         """
         self._images, self._index, self._features, self._key = images, index, features, key
+        self._claim = claim
         self._compute = _forward(base, key.seed)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
@@ -102,7 +131,7 @@ class FeatureStore:
                 )
             # The lock comes first, so that a claim is as old as its computation.
             with self._busy:
-                if claimed := self._features.put_if_absent(claim, b""):
+                if claimed := self._features.put_if_absent(claim, _content(self._claim)):
                     try:
                         # Its last owner may have finished between our look and our claim.
                         if self._found(place, info.rows) is None:
@@ -112,7 +141,10 @@ class FeatureStore:
             if claimed:
                 tries += 1
                 continue
-            if (sign := self._read(claim)) != seen:
+            if self._claim.left_by(sign := self._read(claim)):
+                self._features.delete(claim)
+                continue
+            if sign != seen:
                 seen, since = sign, time.monotonic()
             elif time.monotonic() - since > CLAIM_SECONDS:
                 self._features.delete(claim)
@@ -160,7 +192,8 @@ class FeatureStore:
                 tf.constant(view, tf.int64),
             )
             parts.append(part.numpy())
-            self._features.put(f"{place}.claim", str(start).encode())
+            further = self._claim.model_copy(update={"images": start + len(part)})
+            self._features.put(f"{place}.claim", _content(further))
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(parts), allow_pickle=False)
         content = buffer.getvalue()
@@ -168,7 +201,11 @@ class FeatureStore:
         # Named by its content, so that two writers never mix: the first small file decides.
         self._features.put(f"{place}-{sha256}.npy", content)
         small = FeatureObject(sha256=sha256, bytes=len(content))
-        self._features.put_if_absent(f"{place}.json", small.model_dump_json().encode())
+        self._features.put_if_absent(f"{place}.json", _content(small))
+
+
+def _content(record: Record) -> bytes:
+    return record.model_dump_json().encode()
 
 
 def _forward(base: keras.Model, seed: int) -> Callable[..., tf.Tensor]:

@@ -38,6 +38,7 @@ def deciding_settings(
         "profile": settings.profile,
         "seed": settings.seed,
         "views": settings.views,
+        "view_seed": settings.view_seed,
         "scale_batch": settings.scale_batch,
     }
     if settings.scale_batch:

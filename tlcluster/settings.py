@@ -70,6 +70,13 @@ class CommonSettings(BaseModel):
         "and an approximation [a fresh view every epoch]",
         gt=0,
     )
+    view_seed: int | None = Field(
+        None,
+        description="seed of the augmented views, to keep those of another run and find their "
+        "features [--seed]",
+        ge=0,
+        lt=2**31,
+    )
     feature_cache: bool = Field(
         True,
         description="compute the frozen base's features anew whenever they are needed; "
@@ -122,6 +129,11 @@ class CommonSettings(BaseModel):
         description="Ray cluster to run in [$RAY_ADDRESS, else one started on this machine]",
     )
     dry_run: bool = Field(False, description="print what would run where, and start nothing")
+
+    @property
+    def seed_of_views(self) -> int:
+        """What decides the augmented views: the run's seed unless `view_seed` is given."""
+        return self.seed if self.view_seed is None else self.view_seed
 
     @field_validator("profile")
     @classmethod

@@ -23,6 +23,8 @@ class Task(NamedTuple):
     views: int | None
     """Augmented views that experiments with a frozen base take in turn; None shows a fresh one
     every epoch."""
+    view_seed: int
+    """Decides what the augmented views show."""
     scale_batch: bool
     checkpoint_seconds: float
     cache: str | None
@@ -39,4 +41,4 @@ class Task(NamedTuple):
 
 def feature_key(task: Task) -> FeatureKey:
     """Where the features that a task needs lie."""
-    return FeatureKey(task.index_sha256, task.weights, task.experiment.preprocess, task.seed)
+    return FeatureKey(task.index_sha256, task.weights, task.experiment.preprocess, task.view_seed)

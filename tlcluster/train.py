@@ -32,7 +32,7 @@ from tlcluster.evaluate import EVALUATION_BATCH, Evaluator
 from tlcluster.events import Events
 from tlcluster.experiments import BASE_FEATURES
 from tlcluster.feature_key import PLAIN, view_of
-from tlcluster.features import FeatureStore
+from tlcluster.features import Claim, FeatureStore
 from tlcluster.model import (
     build_models,
     changing_weights,
@@ -185,7 +185,7 @@ class _Worker:
             logits_of,
             models.whole.trainable_variables,
             self.optimizer,
-            augment_seed=task.seed if augmented_here else None,
+            augment_seed=task.view_seed if augmented_here else None,
         )
         self.state = TrainingState()
         self.best: list[np.ndarray] = []
@@ -228,6 +228,9 @@ class _Worker:
             features=open_store(self.task.features, cache=self.cache, create=True),
             key=feature_key(self.task),
             base=self.models.base,
+            claim=Claim(
+                training=f"{self.task.run}/{self.task.experiment.name}", attempt=self.task.attempt
+            ),
         )
 
     def view(self, epoch: int) -> int:

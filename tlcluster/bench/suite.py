@@ -5,10 +5,7 @@ from tlcluster.bench.context import Context
 from tlcluster.bench.machine import processor
 from tlcluster.bench.measures import PERCENT, SECONDS, Comparison, Part, Timing, ratio
 from tlcluster.bench.plain_keras import PLAIN, plain_keras, weights, whole_program
-from tlcluster.bench.runs import STUDY_EPOCHS, emptied, paper, run
-
-SEEDS = (524, 1, 2)
-"""Of the trainings whose accuracy is compared: one alone has a point more or less by chance."""
+from tlcluster.bench.runs import SEEDS, STUDY_EPOCHS, emptied, paper, run
 
 FLOP_PER_IMAGE = 3 * 0.627e9
 """Of training VGG16 at 32×32: forward, and twice that backward; a multiply-add is two."""
