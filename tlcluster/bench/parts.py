@@ -21,16 +21,16 @@ from tlcluster.settings import BenchSettings
 WIDTH = 130
 
 PARTS: Mapping[str, Callable[[Context], Part]] = {
-    "suite-frozen": suite.measure_frozen,
-    "suite-accuracy": suite.measure_accuracy,
-    "suite-fresh-views": views.measure_fresh,
-    "suite-few-views": views.measure_few,
-    "suite-finetuned": suite.measure_finetuned,
     "input": input.measure,
     "scaling": scaling.measure,
     "concurrency": concurrency.measure,
     "startup": startup.measure,
     "memory": memory.measure,
+    "suite-finetuned": suite.measure_finetuned,
+    "suite-fresh-views": views.measure_fresh,
+    "suite-frozen": suite.measure_frozen,
+    "suite-accuracy": suite.measure_accuracy,
+    "suite-few-views": views.measure_few,
 }
 
 

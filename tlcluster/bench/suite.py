@@ -42,8 +42,9 @@ def measure_frozen(context: Context) -> Part:
 def measure_accuracy(context: Context) -> Part:
     """What `frozen` reaches on both ways, with some seeds."""
     epochs = 2 if context.quick else STUDY_EPOCHS
-    output = emptied(context.work / "runs")
-    # The first computes the features, the others find them.
+    # Features that `suite-frozen` has left are found; else the first computes them for the others.
+    output = context.work / "runs"
+    output.mkdir(parents=True, exist_ok=True)
     ended = [
         run(
             context,
