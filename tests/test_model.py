@@ -159,16 +159,19 @@ def test_a_weights_file_brings_all_weights_back(name: str, sample_images: np.nda
     loaded = built(name, seed=2).whole
     before = logits_of(saved, sample_images[:8])
     assert not np.array_equal(logits_of(loaded, sample_images[:8]), before)
-    load_weights_file(loaded, weights_file(saved))
+    with weights_file(saved) as path:
+        load_weights_file(loaded, path.read_bytes())
     for ours, theirs in zip(loaded.weights, saved.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     np.testing.assert_array_equal(logits_of(loaded, sample_images[:8]), before)
 
 
 def test_the_weights_of_another_model_are_refused() -> None:
-    content = weights_file(built("frozen").whole)
-    with pytest.raises(ValueError, match="expected 4 variables"):
-        load_weights_file(built("regularized").whole, content)
+    with (
+        weights_file(built("frozen").whole) as path,
+        pytest.raises(ValueError, match="expected 4 variables"),
+    ):
+        load_weights_file(built("regularized").whole, path.read_bytes())
 
 
 @pytest.mark.parametrize("name", ["regularized", "finetuned"])

@@ -3,8 +3,9 @@
 Keras here is tf_keras: Keras 3 does not run under MultiWorkerMirroredStrategy.
 """
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,12 +195,16 @@ def parameter_counts(model: keras.Model) -> tuple[int, int]:
     return trainable, model.count_params()
 
 
-def weights_file(model: keras.Model) -> bytes:
-    """All weights, base and head, as a `.weights.h5` file; `load_weights_file` is its inverse."""
+@contextlib.contextmanager
+def weights_file(model: keras.Model) -> Iterator[Path]:
+    """All weights, base and head, in a `.weights.h5` file for as long as the block.
+
+    `load_weights_file` is its inverse.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.weights.h5"
         model.save_weights(path)
-        return path.read_bytes()
+        yield path
 
 
 def load_weights_file(model: keras.Model, content: bytes, name: str = "model.weights.h5") -> None:

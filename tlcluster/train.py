@@ -433,16 +433,18 @@ class _Worker:
         """Test the best weights and write what the report reads."""
         self.show("testing")
         self.assign(self.weights, self.best)
+        self.best = []  # No longer needed, and as large as the network.
         probabilities = self.evaluator.predictions(self.split_data("test"), len(self.index.classes))
         # Reading BatchNorm's moving statistics as a whole is a collective: every worker does it.
-        weights = weights_file(self.models.whole)
+        with weights_file(self.models.whole) as weights:
+            if self.chief:
+                self.put(WEIGHTS, weights)
         if not self.chief:
             return
         sources, labels = sources_and_labels(self.store, self.index, "test")
         buffer = io.BytesIO()
         np.savez(buffer, source=sources, label=labels, probabilities=probabilities)
         self.put(PREDICTIONS, buffer.getvalue())
-        self.put(WEIGHTS, weights)
         history = self.state.history
         train_seconds = sum(self.index.rows("train") / e.images_per_second for e in history)
         # The result is written last: with it, the experiment is finished.
@@ -462,7 +464,7 @@ class _Worker:
         )
         delete_checkpoints(self.run_store, self.task.experiment.name)
 
-    def put(self, name: str, content: bytes) -> None:
+    def put(self, name: str, content: bytes | Path) -> None:
         self.run_store.put(f"{self.task.experiment.name}/{name}", content)
 
     def put_record(self, name: str, record: Record) -> None:

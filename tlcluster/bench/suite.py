@@ -70,7 +70,7 @@ def measure_accuracy(context: Context) -> Part:
         environment=PLAIN,
     )
     theirs = Timing(
-        name="plain Keras, the last epoch",
+        name="plain Keras, the best epoch",
         unit=PERCENT,
         values=tuple(answer.said["accuracy"]),
         note="its head on features made once; the whole program would take hours",
