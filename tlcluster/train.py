@@ -375,7 +375,7 @@ class _Worker:
         )
         better = accuracy > state.best_accuracy
         if better:
-            self.best = self.read(self.weights)
+            self.keep_best()
         ended = TrainingState(
             epoch=state.epoch + 1,
             history=(*state.history, record),
@@ -385,6 +385,14 @@ class _Worker:
         stopped = ended.waited >= self.task.experiment.patience
         self.state = ended.model_copy(update={"stopped_early": stopped})
         return record
+
+    def keep_best(self) -> None:
+        """Copy the weights, over those of the best epoch so far: all at once would be a third set
+        of them in memory."""
+        current = self.locals(self.weights)
+        self.best = self.best or [np.empty(variable.shape, np.float32) for variable in current]
+        for kept, variable in zip(self.best, current, strict=True):
+            kept[...] = variable.numpy()
 
     # Going on after an interruption
 
