@@ -132,6 +132,15 @@ def submitted(lab: Lab, shared: Path, name: str) -> tuple[str, Path]:
     return job, shared / "runs" / name
 
 
+def sent_back(lab: Lab, job: str, run: Path) -> None:
+    """Announce the end of a job's allocation and wait until it is in the queue again."""
+    # As Slurm does it, 120 seconds before the allocation ends.
+    lab.call("scancel", "--batch", "--signal=USR1", job)
+    lab.until(job, lambda: lab.job(job).restarts)
+    assert "requeued, 1 of 20" in lab.said(job)
+    assert results_json(run)["run"]["status"] == "interrupted"
+
+
 @pytest.mark.drill
 def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
     lab: Lab, shared: Path
@@ -139,8 +148,7 @@ def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
     before = lab.left()
     job, run = submitted(lab, shared, "requeued")
     lab.until(job, lambda: epochs(run, "frozen") and epochs(run, "finetuned"))
-    lab.call("scancel", "--batch", "--signal=USR1", job)
-    lab.until(job, lambda: lab.job(job).restarts)
+    sent_back(lab, job, run)
     done = {name: epochs(run, name) for name in ("frozen", "finetuned")}
     assert 0 < len(done["finetuned"]) < EPOCHS
 
@@ -162,11 +170,8 @@ def test_a_requeued_and_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_c
     job, run = submitted(lab, shared, "cancelled")
     report = lab.submit("--dependency", f"afterany:{job}", "slurm/report.sbatch", "--run", run)
     lab.until(job, lambda: epochs(run, "frozen"))
-    # As Slurm does it, 120 seconds before the allocation ends.
-    lab.call("scancel", "--batch", "--signal=USR1", job)
-    lab.until(job, lambda: lab.job(job).restarts)
-    assert "requeued, 1 of 20" in lab.said(job)
-    assert results_json(run)["run"]["status"] == "interrupted"
+    assert lab.left() != before
+    sent_back(lab, job, run)
     assert lab.left() == before
 
     lab.until(job, lambda: lab.said(job).count("run cancelled") == 2)

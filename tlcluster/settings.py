@@ -72,8 +72,8 @@ class CommonSettings(BaseModel):
     )
     view_seed: int | None = Field(
         None,
-        description="seed of the augmented views, to keep those of another run and find their "
-        "features [--seed]",
+        description="seed of the augmented views; with --views, the features of another run's are "
+        "found [--seed]",
         ge=0,
         lt=2**31,
     )

@@ -428,9 +428,6 @@ class _Worker:
     def locals(self, variables: list[tf.Variable]) -> list[tf.Variable]:
         return [local(self.strategy, variable) for variable in variables]
 
-    def read(self, variables: list[tf.Variable]) -> list[np.ndarray]:
-        return [variable.numpy() for variable in self.locals(variables)]
-
     def assign(self, variables: list[tf.Variable], values: list[np.ndarray]) -> None:
         for variable, value in zip(self.locals(variables), values, strict=True):
             variable.assign(value)
