@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlcluster.data import inputs_spec
-from tlcluster.evaluate import EVALUATION_BATCH, Evaluator, Scores, scores, softmax
+from tlcluster.evaluate import IMAGE_BATCH, Evaluator, Scores, scores, softmax
 from tlcluster.order import evaluation_batches
 from tlcluster.shards import read_index
 from tlcluster.store import Store
@@ -104,7 +104,7 @@ def evaluator(model: keras.Model) -> Evaluator:
     )
 
 
-def split_data(store: Store, split: str, batch: int = EVALUATION_BATCH) -> Iterator[Batch]:
+def split_data(store: Store, split: str, batch: int = IMAGE_BATCH) -> Iterator[Batch]:
     index, _ = read_index(store)
     rows = evaluation_batches(index.shard_rows(split), batch=batch, rank=0, world_size=1)
     return stream(store, index, split, rows)

@@ -13,6 +13,7 @@ from tlcluster.progress import (
     duration,
     epochs_finished,
     line,
+    now_and_then,
     percent,
     seconds_left,
     table,
@@ -91,6 +92,27 @@ first, quick profile
 │ frozen Model 1      │ finished earlier                 │       │               │         │          │         │      │
 └─────────────────────┴──────────────────────────────────┴───────┴───────────────┴─────────┴──────────┴─────────┴──────┘
 """  # noqa: E501
+
+
+def test_a_phase_is_posted_at_once_and_then_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    posted = []
+
+    def post(progress: Progress) -> bool:
+        posted.append((progress.phase, progress.step))
+        return True
+
+    progress = now_and_then(post)
+    at = UNDER_WAY["finetuned"].progress
+    assert at
+    answers = []
+    for step in range(8):
+        phase = "validating" if step == 5 else "training"
+        answers.append(progress(at._replace(step=step, phase=phase)))
+        now += 0.04
+    assert posted == [("training", 0), ("training", 3), ("validating", 5), ("training", 6)]
+    assert answers == [True, False, False, True, False, True, True, False]
 
 
 def test_the_table_shows_state_numbers_and_time_of_every_experiment() -> None:

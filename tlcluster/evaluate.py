@@ -10,8 +10,11 @@ from tlcluster.collective import joined, local, total
 from tlcluster.model import no_keys
 from tlcluster.stream import Batch
 
-EVALUATION_BATCH = 256
+IMAGE_BATCH = 256
 """Images a step. It bounds memory; results do not depend on it."""
+
+FEATURE_BATCH = 4096
+"""Rows a step where features are given, 8 MiB: of 256, a call costs more than what it computes."""
 
 
 class Scores(NamedTuple):

@@ -1,7 +1,7 @@
 """What a person sees while experiments run: a live table, or a line an epoch."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rich.console import Console
@@ -26,6 +26,28 @@ class Progress(NamedTuple):
     best_accuracy: float | None
     phase: str
     """`training`, `validating` or `testing`."""
+
+
+POST_SECONDS = 0.1
+"""Between two posts of one phase, at least: a few steps of a head take as long as one post."""
+
+
+def now_and_then(post: Callable[[Progress], bool]) -> Callable[[Progress], bool]:
+    """`post`, less often: a new phase at once, what follows in it every `POST_SECONDS` at most.
+
+    What is not posted is answered with False; the next post brings a wish to stop.
+    """
+    phase, due = "", 0.0
+
+    def progress(now: Progress) -> bool:
+        nonlocal phase, due
+        if now.phase == phase and time.monotonic() < due:
+            return False
+        asked_to_stop = post(now)
+        phase, due = now.phase, time.monotonic() + POST_SECONDS
+        return asked_to_stop
+
+    return progress
 
 
 class Row(NamedTuple):

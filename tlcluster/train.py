@@ -28,7 +28,7 @@ from tlcluster.checkpoint import (
 from tlcluster.collective import joined_lines, local
 from tlcluster.data import dataset, inputs_spec
 from tlcluster.errors import UserError
-from tlcluster.evaluate import EVALUATION_BATCH, Evaluator
+from tlcluster.evaluate import FEATURE_BATCH, IMAGE_BATCH, Evaluator
 from tlcluster.events import Events
 from tlcluster.experiments import BASE_FEATURES
 from tlcluster.feature_key import PLAIN, view_of
@@ -282,7 +282,7 @@ class _Worker:
         """This worker's part of a split, for evaluation."""
         rows = evaluation_batches(
             self.index.shard_rows(split),
-            batch=EVALUATION_BATCH,
+            batch=FEATURE_BATCH if self.features else IMAGE_BATCH,
             rank=self.place.rank,
             world_size=self.place.world_size,
         )

@@ -6,7 +6,7 @@ import ray
 import ray.train
 
 from tlcluster.errors import UserError
-from tlcluster.progress import Progress
+from tlcluster.progress import Progress, now_and_then
 from tlcluster.records import EpochRecord
 from tlcluster.task import Task
 
@@ -41,7 +41,7 @@ def run_worker(order: dict[str, Order]) -> None:
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         report=report,
-        progress=progress,
+        progress=now_and_then(progress),
     )
     try:
         train(task, place, ray.get(weights[0]))
