@@ -27,6 +27,14 @@ class Context(NamedTuple):
     console: Console
     """For what is going on meanwhile, on standard error."""
 
+    @property
+    def timed_epochs(self) -> int:
+        """Of programs whose epochs take seconds, after the first one, which traces the graph.
+
+        One alone is up to a tenth off.
+        """
+        return 1 if self.quick else 3 * self.repeats
+
     def tell(self, line: str) -> None:
         """Say what is going on; a part takes minutes."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -42,7 +42,7 @@ def one_epoch(context: Context, one: PlainKeras, name: str) -> Timing:
 
 
 def plain_keras(context: Context, name: str, commands: list[str], **environment: str) -> PlainKeras:
-    arguments = ["--epochs", str(1 + context.repeats)]
+    arguments = ["--epochs", str(1 + context.timed_epochs)]
     variables = "".join(f"{key}={value} " for key, value in environment.items())
     context.tell(f"suite: {variables}plain Keras, {name}")
     answer = program.ask(

@@ -21,7 +21,7 @@ def measure(context: Context) -> Part:
             emptied(context.work / "runs"),
             f"scaling-{number}",
             *("--profile", "paper", "--experiments", "finetuned"),
-            *("--epochs", 1 + context.repeats),
+            *("--epochs", 1 + context.timed_epochs),
             *flags,
         )
         values = tuple(record.images_per_second for record in ended.epochs("finetuned")[1:])
