@@ -1,4 +1,4 @@
-"""What a benchmark finds: timings, comparisons of their medians, and the goals they are held to."""
+"""What a benchmark finds: timings, what they are beside each other, and the goals of that."""
 
 import statistics
 from typing import Literal
