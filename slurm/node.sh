@@ -28,9 +28,16 @@ ended() {
   echo "error: $(hostname): $folder cannot be removed; remove it by hand" >&2
 }
 
-# A requeued job may find what was left when its node crashed.
+# A requeued job may find what was left when its node crashed. A folder without the mark is not ours.
+mark=$folder/.job-$SLURM_JOB_ID
+if [[ -e $folder && ! -f $mark ]]; then
+  echo "error: $(hostname): $folder exists and is not of this job; move it, or set scratch in" \
+    "slurm/site.sh to another folder" >&2
+  exit 2
+fi
 rm -rf "$folder"
 mkdir -m 700 "$folder"
+touch "$mark"
 # What libraries leave there goes with the folder.
 export TMPDIR=$folder/tmp
 mkdir "$TMPDIR"

@@ -16,6 +16,7 @@ import pytest
 from tlcluster.cache import (
     DEFAULT_BYTES,
     GRACE_SECONDS,
+    OBJECTS,
     TRIES,
     CorruptObject,
     NodeCache,
@@ -23,6 +24,7 @@ from tlcluster.cache import (
     verify,
 )
 from tlcluster.errors import UserError
+from tlcluster.marked import MARK
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -48,7 +50,10 @@ def get(cache: NodeCache, data: bytes, origin: Callable[[Path], None]) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_file()}
+    objects = NodeCache(folder).objects
+    if not objects.exists():
+        return set()
+    return {path.name for path in objects.iterdir() if path.is_file()} - {MARK}
 
 
 def age(path: Path, seconds: float = 2 * GRACE_SECONDS) -> None:
@@ -166,6 +171,34 @@ def test_above_its_size_the_least_recently_used_files_go(tmp_path: Path) -> None
     get(cache, contents[0], Origin(b""))  # used now, so no longer the oldest
     get(cache, contents[3], Origin(contents[3]))
     assert names(tmp_path) == {sha256(contents[number]) for number in (0, 2, 3)}
+
+
+def test_files_of_others_are_never_deleted(tmp_path: Path) -> None:
+    cache = NodeCache(tmp_path, max_bytes=1)
+    get(cache, b"first", Origin(b"first"))
+    theirs = [tmp_path / name for name in ("thesis.txt", "film.mkv.part", "ab" * 32)]
+    theirs += [cache.objects / name for name in ("notes.txt", "film.part", "ab" * 31)]
+    for path in theirs:
+        path.write_text("mine")
+        age(path)
+    folder = cache.objects / sha256(b"a folder")
+    folder.mkdir()
+    link = cache.objects / sha256(b"a link")
+    link.symlink_to(theirs[0])
+    get(cache, b"second", Origin(b"second"))
+    assert [path.read_text() for path in theirs] == ["mine"] * len(theirs)
+    assert folder.is_dir()
+    assert link.is_symlink()
+
+
+def test_a_folder_that_only_has_the_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / OBJECTS).mkdir()
+    mine = tmp_path / OBJECTS / sha256(b"mine")
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="was not made by this program; rename that, or name"):
+        get(NodeCache(tmp_path), b"data", Origin(b"data"))
+    assert [path.name for path in (tmp_path / OBJECTS).iterdir()] == [mine.name]
+    assert [path.name for path in tmp_path.iterdir()] == [OBJECTS]
 
 
 def test_what_was_just_handed_out_is_not_evicted(tmp_path: Path) -> None:

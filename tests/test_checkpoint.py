@@ -248,6 +248,16 @@ def test_a_finished_experiment_leaves_none_and_touches_no_other(run: Store) -> N
     assert_same(load_checkpoint(run, "augmented"), made(1))
 
 
+def test_files_of_others_beside_the_checkpoints_stay(run: Store) -> None:
+    run.put(FOLDER + "notes.txt", b"mine")
+    run.put(FOLDER + "0001-best.npz", b"mine")
+    for epoch in (1, 2, 3, 4):
+        save_checkpoint(run, "frozen", made(epoch))
+    assert_same(load_checkpoint(run, "frozen"), made(4))
+    delete_checkpoints(run, "frozen")
+    assert keys(run) == [FOLDER + "0001-best.npz", FOLDER + "notes.txt"]
+
+
 def test_patience_counts_the_epochs_since_the_best_one() -> None:
     history = tuple(epoch_record(epoch) for epoch in range(1, 6))
     assert TrainingState().waited == 0

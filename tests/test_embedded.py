@@ -88,7 +88,7 @@ def test_the_keys_are_new_every_time(s3: EmbeddedStore) -> None:
 def test_nobody_gets_past_the_keys(s3: EmbeddedStore) -> None:
     """Neither through S3 nor through the services behind it."""
     open_store(s3.url).put("secret/a", b"1")
-    options = (s3.credentials_file.parent / "data" / "mini.options").read_text()
+    options = (s3.credentials_file.parent / "tlcluster-seaweedfs" / "mini.options").read_text()
     filer = re.search(r"^filer\.port=(\d+)$", options, re.MULTILINE)
     assert filer
     for address in (
@@ -106,7 +106,7 @@ def test_nobody_gets_past_the_keys(s3: EmbeddedStore) -> None:
 
 
 def test_it_listens_on_loopback_only(s3: EmbeddedStore) -> None:
-    options = (s3.credentials_file.parent / "data" / "mini.options").read_text()
+    options = (s3.credentials_file.parent / "tlcluster-seaweedfs" / "mini.options").read_text()
     ports = {int(port) for port in re.findall(r"port\S*=(\d+)$", options, re.MULTILINE)}
     assert port_of(s3) in ports
     tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]

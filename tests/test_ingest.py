@@ -294,7 +294,7 @@ def until(condition: Callable[[], bool]) -> None:
 def staged(cache: Path, split: str) -> bool:
     """Whether a shard waits for its upload."""
     try:
-        return any(cache.glob(f"ingest-*/{split}/*.npy"))
+        return any(cache.glob(f"tlcluster-ingest-*/{split}/*.npy"))
     except FileNotFoundError:  # The folder got its name while we looked.
         return False
 
@@ -323,7 +323,7 @@ def test_kill_9_in_the_middle_leaves_no_process_and_the_next_ingest_completes_it
     assert outcome.written == 1500 - len(left)
     check_complete(store, read_index(store)[0])
     assert all((Path(store.url) / key).stat().st_ino == node for key, node in left.items())
-    assert not list(cache.glob("ingest-*"))
+    assert not list(cache.glob("tlcluster-ingest-*"))
 
 
 @pytest.mark.parametrize("moment", ["starting", "decoding"])
@@ -344,7 +344,7 @@ def test_ctrl_c_ends_it_without_a_traceback(moment: str, store: Store, tmp_path:
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     out, err = job.communicate()
     assert (job.returncode, out, err) == (130, "", "")
-    assert not list(cache.glob("ingest-*"))
+    assert not list(cache.glob("tlcluster-ingest-*"))
 
 
 def test_another_data_set_is_never_mixed_in(

@@ -27,8 +27,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         # What everyone may know.
-        "cinic10 collective draws environment errors experiments lean_ray meter order scratch",
-        "adam augment cli download metrics paths records small_maps trainer",
+        "cinic10 collective draws environment errors experiments lean_ray marked meter order",
+        "adam augment cli download metrics paths records scratch small_maps trainer",
         # Where things are kept.
         "cache",
         "admission figures progress settings sources store",

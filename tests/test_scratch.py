@@ -6,6 +6,7 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tlcluster.marked import mark
 from tlcluster.scratch import scratch_folder
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -27,7 +28,6 @@ def test_a_folder_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_living_stay_and_those_of_the_killed_go(tmp_path: Path) -> None:
-    (tmp_path / "test-of-somebody-else").write_bytes(b"a file is no folder of ours")
     ours, theirs = SPAWN.Pipe()
     holder = SPAWN.Process(target=hold, args=(tmp_path, theirs))
     holder.start()
@@ -41,4 +41,29 @@ def test_folders_of_the_living_stay_and_those_of_the_killed_go(tmp_path: Path) -
         assert held.exists()
     with scratch_folder("test", tmp_path):
         assert not held.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["test-of-somebody-else"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_only_has_such_a_name_stays(tmp_path: Path) -> None:
+    ours = f"tlcluster-test-{16 * 'a'}"
+    for name in (ours, ours + ".new", "tlcluster-test-results", "test-2024"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    # A copy of one of our folders, for example to look into it later.
+    (tmp_path / f"tlcluster-test-{16 * 'b'}").mkdir()
+    mark(tmp_path / f"tlcluster-test-{16 * 'b'}", ours)
+    (tmp_path / f"tlcluster-test-{16 * 'c'}").write_bytes(b"a file")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with scratch_folder("test", tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert all((tmp_path / name / "thesis.txt").exists() for name in before[:1])
+
+
+def test_the_mark_is_what_lets_a_folder_go(tmp_path: Path) -> None:
+    name = f"tlcluster-test-{16 * 'a'}"
+    (tmp_path / name).mkdir()
+    mark(tmp_path / name, name)
+    with scratch_folder("test", tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,14 @@ from tlcluster.experiments import EXPERIMENTS
 from tlcluster.manifest import read_manifest, write_manifest
 from tlcluster.records import RESULT, ExperimentResult, RunStatus, Status
 from tlcluster.store import Store, open_store
-from tlcluster.suite import MANIFEST_LOCK, claimed, conclude, held, opened_output
+from tlcluster.suite import (
+    MANIFEST_LOCK,
+    claimed,
+    conclude,
+    held,
+    opened_output,
+    refuse_to_overwrite,
+)
 
 FROZEN, AUGMENTED = EXPERIMENTS["frozen"], EXPERIMENTS["augmented"]
 
@@ -48,6 +55,14 @@ def refusal(output: Path | str) -> str:
     with pytest.raises(UserError) as caught, opened_output(str(output)):
         pass
     return str(caught.value)
+
+
+def test_a_folder_with_other_files_is_not_taken_for_a_run(run: Store) -> None:
+    run.put(MANIFEST_LOCK, b"")
+    refuse_to_overwrite(run)
+    run.put("report/index.html", b"mine")
+    with pytest.raises(UserError, match=r"holds files and no run \('report/index.html' and 0 more"):
+        refuse_to_overwrite(run)
 
 
 def test_an_output_folder_is_made_and_stays_when_something_lies_in_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import blake3
 import filelock
 
 from tlcluster.errors import UserError
+from tlcluster.marked import make_marked
 from tlcluster.paths import expanded
 
 DEFAULT_BYTES = 20 * 2**30
@@ -21,8 +23,13 @@ TRIES = 3
 GRACE_SECONDS = 60.0
 """A file handed out this recently is not evicted, so that its reader has time to open it."""
 
+OBJECTS = "tlcluster-objects"
+"""The folder inside the cache folder that holds the copies. The cache folder itself may be one in
+which a user keeps other things; nothing is deleted there."""
+
 _PART = ".part"
 _LOCKS = "locks"
+_OURS = re.compile(rf"[0-9a-f]{{64}}({re.escape(_PART)})?")
 _BLOCK = 2**20
 
 _known: dict[str, bytes] = {}
@@ -102,11 +109,13 @@ class NodeCache:
     someone has open or mapped is harmless on POSIX: the content stays until
     the last reader closes it. Only the moment between handing out a name and
     opening it needs care; files younger than `GRACE_SECONDS` are spared, and
-    the folder may exceed its limit by as much.
+    the folder may exceed its limit by as much. Files that are not named by a
+    hash are somebody else's and stay.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = DEFAULT_BYTES) -> None:
         self.folder = expanded(folder) if folder else default_folder()
+        self.objects = self.folder / OBJECTS
         self.max_bytes = max_bytes
 
     def get(self, key: str, *, sha256: str, size: int, download: Callable[[Path], None]) -> Path:
@@ -119,11 +128,16 @@ class NodeCache:
             CorruptObject: what was downloaded was wrong `TRIES` times.
             UserError: the folder cannot be written or its disk is full.
         """
-        path = self.folder / sha256
+        path = self.objects / sha256
         with self._explained():
             if self._hit(path, key, sha256=sha256, size=size):
                 return path
-            (self.folder / _LOCKS).mkdir(parents=True, exist_ok=True)
+            if not make_marked(self.objects):
+                raise UserError(
+                    f"cache folder {self.folder}: {OBJECTS} in it was not made by this program; "
+                    "rename that, or name another folder with --cache"
+                )
+            (self.objects / _LOCKS).mkdir(exist_ok=True)
             with self._lock(sha256):
                 # Another process may have finished the download while we waited for the lock.
                 if not self._hit(path, key, sha256=sha256, size=size):
@@ -161,11 +175,13 @@ class NodeCache:
     def _make_room(self, size: int) -> None:
         """Delete parts that nobody writes, then the least recently used files."""
         files = []
-        with os.scandir(self.folder) as entries:
+        with os.scandir(self.objects) as entries:
             for entry in entries:
+                if not _OURS.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                    continue
                 if entry.name.endswith(_PART):
                     self._sweep(Path(entry.path))
-                elif entry.is_file():
+                else:
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat()
                         files.append((status.st_mtime, status.st_size, entry.path))
@@ -185,7 +201,7 @@ class NodeCache:
     @contextlib.contextmanager
     def _lock(self, sha256: str, timeout: float = -1) -> Iterator[None]:
         # Lock files cannot be deleted without a race, so objects share a bounded number of them.
-        lock = filelock.FileLock(self.folder / _LOCKS / f"{sha256[:3]}.lock", timeout=timeout)
+        lock = filelock.FileLock(self.objects / _LOCKS / f"{sha256[:3]}.lock", timeout=timeout)
         try:
             lock.acquire()
         except NotImplementedError:

@@ -11,6 +11,7 @@ like one with fewer arrays.
 
 import hashlib
 import io
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,8 +106,14 @@ def delete_checkpoints(run: Store, experiment: str) -> None:
         run.delete(key)
 
 
+_NAME = re.compile(r"\d{4,}-\d{8,}-[0-9a-f]{64}\.npz")
+
+
 def _keys(run: Store, experiment: str) -> list[str]:
-    return sorted(found.key for found in run.list(f"{experiment}/{CHECKPOINTS}/"))
+    """Of the checkpoints, the newest last; what others keep beside them is not ours to delete."""
+    folder = f"{experiment}/{CHECKPOINTS}/"
+    found = (item.key for item in run.list(folder))
+    return sorted(key for key in found if _NAME.fullmatch(key.removeprefix(folder)))
 
 
 def _decode(content: bytes) -> Checkpoint:

@@ -26,7 +26,8 @@ from tlcluster.store import Store, open_store
 BUCKET = "tlcluster"
 REGION = "us-east-1"
 _PROFILE = "tlcluster"
-_PURPOSE = "tlcluster-s3"
+_PURPOSE = "s3"
+_DATA = "tlcluster-seaweedfs"
 
 START_SECONDS = 60.0
 """It takes about a second; on a machine where everything else starts at once, more."""
@@ -86,7 +87,7 @@ def embedded_store(folder: Path | None = None) -> Iterator[EmbeddedStore]:
     weed = _find_weed()
     with (
         scratch_folder(_PURPOSE, Path(tempfile.gettempdir())) as private,
-        _data_folder(folder or private / "data") as data,
+        _data_folder(folder or private) as data,
         _running(weed, private, data, keep=folder is not None) as store,
     ):
         yield store
@@ -112,8 +113,10 @@ def _find_weed() -> str:
 @contextlib.contextmanager
 def _data_folder(folder: Path) -> Iterator[Path]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / "tlcluster.lock", timeout=0)
+        # In a folder of its own: SeaweedFS' files are deleted by name.
+        data = folder / _DATA
+        data.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(data / "tlcluster.lock", timeout=0)
         lock.acquire()
     except filelock.Timeout:
         raise UserError(
@@ -125,9 +128,9 @@ def _data_folder(folder: Path) -> Iterator[Path]:
         ) from None
     with lock:
         # Where the master was at earlier ports; it learns what there is from the volumes.
-        for old in folder.glob("m[0-9]*"):
+        for old in data.glob("m[0-9]*"):
             shutil.rmtree(old)
-        yield folder
+        yield data
 
 
 @contextlib.contextmanager

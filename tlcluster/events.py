@@ -23,7 +23,7 @@ class Events:
         self._folder = tempfile.TemporaryDirectory(prefix="tlcluster-events-")
         self._writer = tf.summary.create_file_writer(self._folder.name)
         self._written = 0
-        for found in run.list(f"{self._prefix}/"):
+        for found in run.list(f"{self._prefix}/events.out.tfevents."):
             run.delete(found.key)
 
     def write(self, history: tuple[EpochRecord, ...]) -> None:

@@ -97,8 +97,11 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
     """The manifest of a run that begins, or goes on.
 
     Raises:
-        UserError: the run exists with other settings.
+        UserError: the run exists with other settings, or its folder holds something else.
     """
+    old = read_manifest(run)
+    if old is None:
+        refuse_to_overwrite(run)
     manifest = new_manifest(
         ready.settings,
         command=command,
@@ -110,8 +113,21 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
         index_sha256=ready.index_sha256,
         store_url=ready.shown_store,
     )
-    old = read_manifest(run)
     return manifest if old is None else continued(old, manifest)
+
+
+def refuse_to_overwrite(run: Store) -> None:
+    """A folder that is not a run's may hold files of the names that a run writes.
+
+    Raises:
+        UserError: there is such a folder in the place of the run.
+    """
+    others = [item.key for item in run.list() if not item.key.startswith(".")]
+    if others:
+        raise UserError(
+            f"{run.url}: holds files and no run ({others[0][:100]!r} and {len(others) - 1} more); "
+            "a run would write among them: use another --run-name or --output"
+        )
 
 
 def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
