@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlcluster import cli
-from tlcluster.cache import NodeCache
 from tlcluster.cinic10 import ARCHIVE_URL
-from tlcluster.ingest import ingest
+from tlcluster.dataset.ingest import ingest
 from tlcluster.settings import IngestSettings
-from tlcluster.store import open_store
+from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.open import open_store
 
 ABOUT = (
     "Decode CINIC-10 once and write it into a store as shards with an index. Run it again after an "

@@ -14,8 +14,8 @@ ABOUT = (
 def main(argv: Sequence[str]) -> int:
     settings = parse(ReportSettings, "jobs/report.py", ABOUT, argv)
     # Matplotlib and scikit-learn take seconds to import; --help and wrong flags need neither.
-    from tlcluster.report import write_report
-    from tlcluster.store import open_store
+    from tlcluster.report.write import write_report
+    from tlcluster.storage.open import open_store
 
     store = open_store(settings.run)
     index = write_report(store)

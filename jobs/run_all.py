@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from tlcluster.cli import command, parse
-from tlcluster.environment import quiet_import, tensorflow_environment
+from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
 from tlcluster.settings import RunSettings
 
 
@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.update(tensorflow_environment())
     # Ray and TensorFlow take seconds to import; --help and wrong flags need neither.
     with quiet_import():
-        from tlcluster.suite import run_suite
+        from tlcluster.orchestration.suite import run_suite
 
     return run_suite(settings, shlex.join(["python", "jobs/run_all.py", *argv]))
 

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tlcluster.embedded import EmbeddedStore, embedded_store
+from tlcluster.dataset.ingest import ingest
+from tlcluster.dataset.sample import SAMPLE_ROWS_PER_SHARD, sample
+from tlcluster.dataset.shards import open_shard, read_index
 from tlcluster.errors import UserError
-from tlcluster.ingest import SAMPLE_ROWS_PER_SHARD, ingest, sample
-from tlcluster.shards import open_shard, read_index
-from tlcluster.store import Store, open_store
-from tlcluster.weights import find_weights
+from tlcluster.storage.embedded import EmbeddedStore, embedded_store
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import Store
+from tlcluster.training.weights import find_weights
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,8 +28,9 @@ from tlcluster.records import (
     WeightsRecord,
     WorkerRecord,
 )
-from tlcluster.report import write_report
-from tlcluster.store import Store, open_store
+from tlcluster.report.write import write_report
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import Store
 
 
 class Shape(NamedTuple):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from k8s_files import ROOT, Object, Objects, image_environment, substituted, values_of
 
-from tlcluster.weights import FILE_NAME, VARIABLE
+from tlcluster.training.weights import FILE_NAME, VARIABLE
 
 APP = "/app"
 ADDRESS = "192.0.2.1"

@@ -18,20 +18,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tlcluster.environment import tensorflow_environment
+from tlcluster.orchestration.environment import tensorflow_environment
 
 if __name__ == "__main__":
     os.environ.update(tensorflow_environment())
 
 import tensorflow as tf
 
-from tlcluster import features
-from tlcluster.collective import joined, joined_lines, total
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
-from tlcluster.progress import Progress
-from tlcluster.task import Task
-from tlcluster.train import Place, train
+from tlcluster.training import features
+from tlcluster.training.collective import joined, joined_lines, total
+from tlcluster.training.progress import Progress
+from tlcluster.training.task import Task
+from tlcluster.training.train import Place, train
 
 Json = dict[str, Any]
 
@@ -40,10 +40,10 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
     """Train as one worker.
 
     Args:
-        job: `task`, the fields of `tlcluster.train.Task`; `weights`, the path of the ImageNet
-            weights; and what is to happen, or null: `stop_at`, the [epoch, step] from which on
-            the driver asks to stop, and `die_at`, the [epoch, step, phase] at which the process
-            is killed.
+        job: `task`, the fields of `tlcluster.training.task.Task`; `weights`, the path of the
+            ImageNet weights; and what is to happen, or null: `stop_at`, the [epoch, step] from
+            which on the driver asks to stop, and `die_at`, the [epoch, step, phase] at which the
+            process is killed.
 
     Returns:
         `outcome`, what `train` returned; `reported`, the epochs that it reported; `shown`, its

@@ -23,10 +23,10 @@ from tlcluster.bench.memory import ours, peak_bytes, watched_workers
 from tlcluster.bench.parts import PARTS, writable
 from tlcluster.bench.pngs import png_files
 from tlcluster.bench.show import number, show_machine, show_part
+from tlcluster.dataset.sample import sample
 from tlcluster.errors import UserError
-from tlcluster.ingest import sample
 from tlcluster.settings import BENCH_PARTS, BenchSettings
-from tlcluster.store import Store
+from tlcluster.storage.protocol import Store
 
 ROOT = Path(__file__).parent.parent
 

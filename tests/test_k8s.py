@@ -58,10 +58,10 @@ from packaging.specifiers import SpecifierSet
 from ray._private.ray_constants import DEFAULT_DASHBOARD_PORT, DEFAULT_PORT
 
 import tlcluster
-from tlcluster import weights
 from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.cli import parse
 from tlcluster.settings import IngestSettings, RunSettings, chosen_experiments
+from tlcluster.training import weights
 
 SHARED = ROOT.parent / "shared" / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())

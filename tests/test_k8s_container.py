@@ -22,10 +22,10 @@ from ray._private.ray_constants import (
     DEFAULT_PORT,
 )
 
-from tlcluster.ingest import sample
-from tlcluster.shards import read_index
-from tlcluster.store import open_store
-from tlcluster.weights import FILE_NAME
+from tlcluster.dataset.sample import sample
+from tlcluster.dataset.shards import read_index
+from tlcluster.storage.open import open_store
+from tlcluster.training.weights import FILE_NAME
 
 WHY_NOT = why_not()
 # Where the suite decides whether a change is taken, the tests fail instead.
@@ -208,7 +208,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., C
 
 
 def test_the_ingest_fills_the_store_in_the_cluster(server: Callable[..., Container]) -> None:
-    source = f"/app/tlcluster/sample/{Path(sample()).name}"
+    source = f"/app/tlcluster/dataset/sample_files/{Path(sample()).name}"
     # A Job tries again while the server starts.
     for _ in range(10):
         run = server("ingest", SOURCE=source).run()

@@ -1,12 +1,9 @@
-"""The layout: who may import whom, and which libraries have one home.
-
-The rules are data. A new file has no layer until someone decides on one here.
-"""
+"""The layout: which room may import which, and where the large libraries have their home."""
 
 import ast
+import graphlib
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,86 +16,44 @@ PACKAGE = {
     for path in sorted((ROOT / "tlcluster").rglob("*.py"))
     if path.stem != "__init__"
 }
-"""Module → source, without the name of the package: `store`, `bench.input`."""
-SUBPACKAGES = frozenset(module.partition(".")[0] for module in PACKAGE if "." in module)
+"""Module → source, without the name of the package: `cli`, `storage.s3`."""
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 
-LAYERS: tuple[frozenset[str], ...] = tuple(
-    frozenset(layer.split())
-    for layer in (
-        # What everyone may know.
-        "cinic10 collective draws environment errors experiments lean_ray marked meter order",
-        "adam augment cli download metrics paths records scratch small_maps trainer",
-        # Where things are kept.
-        "cache",
-        "admission figures progress settings sources store",
-        "checkpoint cluster events feature_key model runs s3 shards step weights",
-        # What makes batches, pages and stores of them.
-        "ingest manifest page stream task",
-        "data embedded report",
-        # What trains.
-        "evaluate features",
-        "train",
-        # What trains many.
-        "ready worker",
-        "driver plan",
-        "suite",
-        # What measures all of that, and itself beside others.
-        "bench.clock bench.measures bench.pngs",
-        "bench.datasets bench.machine bench.matmul bench.peer_keras bench.program bench.show",
-        "bench.context bench.peer_head bench.read_order bench.read_stream",
-        "bench.peer_litdata bench.peer_mosaicml bench.peer_tfrecord bench.peer_webdataset",
-        "bench.input bench.plain_keras bench.runs",
-        "bench.concurrency bench.memory bench.scaling bench.startup bench.suite bench.views",
-        "bench.parts",
-    )
-)
-"""From the ground up. A module imports modules of lower layers, none of its own or above."""
-
-DEFERRED = {
-    # A store's kind is known when its address is. boto3 takes a third of a second to import, and
-    # s3.py speaks the words that store.py defines.
-    ("store", "s3"),
+TOP = ""
+ALLOWED: Mapping[str, frozenset[str]] = {
+    room: frozenset({TOP, room, *below.split()})
+    for room, below in {
+        TOP: "",
+        "storage": "",
+        "report": "storage",
+        "dataset": "storage",
+        "training": "storage dataset",
+        "orchestration": "storage dataset training report",
+        "bench": "storage dataset training report orchestration",
+    }.items()
 }
-"""Imports inside a function that go upwards, with the reason."""
+"""Room → the rooms that its modules may import. `TOP` is what lies in no room."""
 
-TENSORFLOW = frozenset(
-    {
-        "adam",
-        "augment",
-        "bench.matmul",
-        "bench.peer_head",
-        "bench.peer_keras",
-        "bench.peer_tfrecord",
-        "collective",
-        "data",
-        "draws",
-        "evaluate",
-        "events",
-        "features",
-        "model",
-        "small_maps",
-        "step",
-        "train",
-    }
-)
 HOMES: Mapping[str, frozenset[str]] = {
-    "tensorflow": TENSORFLOW,
-    "tf_keras": TENSORFLOW,
+    "tensorflow": frozenset({"training", "bench"}),
+    "tf_keras": frozenset({"training", "bench"}),
     "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
-    "ray": frozenset({"cluster", "driver", "lean_ray", "trainer", "worker"}),
-    "boto3": frozenset({"bench.peer_webdataset", "s3"}),
-    "botocore": frozenset({"s3"}),
-    "s3transfer": frozenset({"s3"}),
+    "ray": frozenset({"orchestration"}),
+    "boto3": frozenset({"storage", "bench"}),
+    "botocore": frozenset({"storage"}),
+    "s3transfer": frozenset({"storage"}),
+    "matplotlib": frozenset({"report"}),
+    "sklearn": frozenset({"report"}),
+    "scipy": frozenset({"report"}),
     # In the peers' environment alone.
-    "litdata": frozenset({"bench.peer_litdata"}),
-    "streaming": frozenset({"bench.peer_mosaicml"}),
-    "torch": frozenset({"bench.peer_litdata", "bench.peer_mosaicml"}),
-    "webdataset": frozenset({"bench.peer_webdataset"}),
+    **dict.fromkeys(("litdata", "streaming", "torch", "webdataset"), frozenset({"bench"})),
 }
-"""Library → the modules of tlcluster that may import it."""
+"""Library → the rooms that may import it."""
 
-HEAVY = (*HOMES, "matplotlib", "pandas", "pyarrow", "scipy", "sklearn")
+PRIVATE = {"orchestration.ray_internals", "orchestration.trainer", "orchestration.driver"}
+"""What may use names that are private to Ray."""
+
+HEAVY = (*HOMES, "pandas", "pyarrow")
 """What no command needs to print its help."""
 
 
@@ -106,7 +61,7 @@ class Import(NamedTuple):
     """One name that a source imports."""
 
     name: str
-    """With its package: `tlcluster.store` for `from tlcluster import store` as well."""
+    """With its package: `tlcluster.cli` for `from tlcluster import cli` as well."""
     line: int
     deferred: bool
     """Inside a function."""
@@ -118,14 +73,8 @@ def imports(source: str) -> Iterator[Import]:
             for alias in node.names:
                 yield Import(alias.name, node.lineno, deferred)
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:
-                module = f"tlcluster.{module}".rstrip(".")
-            if module == "tlcluster" or module.removeprefix("tlcluster.") in SUBPACKAGES:
-                for alias in node.names:
-                    yield Import(f"{module}.{alias.name}", node.lineno, deferred)
-            else:
-                yield Import(module, node.lineno, deferred)
+            for alias in node.names:
+                yield Import(f"{node.module}.{alias.name}", node.lineno, deferred)
         inner = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inner)
@@ -133,135 +82,110 @@ def imports(source: str) -> Iterator[Import]:
     return visit(ast.parse(source), False)
 
 
-def layer_of(module: str) -> int | None:
-    return next((number for number, layer in enumerate(LAYERS) if module in layer), None)
-
-
-def neighbours(source: str) -> Iterator[tuple[str, Import]]:
-    """The modules of tlcluster that a source imports, without the name of the package."""
+def neighbours(source: str, *, deferred: bool = True) -> Iterator[tuple[str, int]]:
+    """The modules of tlcluster that a source imports, each with its line."""
     for found in imports(source):
-        package, _, rest = found.name.partition(".")
-        parts = rest.split(".")
-        module = ".".join(parts[:2] if parts[0] in SUBPACKAGES else parts[:1])
-        # `from tlcluster import __version__` imports no module.
-        if package == "tlcluster" and module and not module.startswith("__"):
-            yield module, found
+        package, _, name = found.name.partition(".")
+        if package == "tlcluster" and (deferred or not found.deferred):
+            # `tlcluster.storage.open.open_store` is a name in the module `storage.open`.
+            parts = name.split(".")
+            heads = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+            module = next((head for head in heads if head in PACKAGE), None)
+            if module is not None:
+                yield module, found.line
+
+
+def room_of(module: str) -> str:
+    return module.rpartition(".")[0].partition(".")[0]
 
 
 def violations(module: str, source: str) -> list[str]:
     """What the imports of a module of tlcluster break, one line each."""
+    room = room_of(module)
     broken = []
     for found in imports(source):
-        library = found.name.partition(".")[0]
-        if library in HOMES and module not in HOMES[library]:
-            broken.append(f"{module}.py:{found.line}: {library} has its home elsewhere")
+        library, _, rest = found.name.partition(".")
+        if library in HOMES and room not in HOMES[library]:
+            broken.append(f"{module}:{found.line}: {library} has its home elsewhere")
+        if library == "ray" and "._" in rest and module not in PRIVATE:
+            broken.append(f"{module}:{found.line}: {found.name} is private to Ray")
         if library == "jobs":
-            broken.append(f"{module}.py:{found.line}: a command is no library")
-    own = layer_of(module)
-    if own is None:
-        return [*broken, f"{module}.py: has no layer yet, give it one in LAYERS"]
-    for other, found in neighbours(source):
-        theirs = layer_of(other)
-        if theirs is None:
-            broken.append(f"{module}.py:{found.line}: {other} has no layer")
-        elif theirs >= own and not (found.deferred and (module, other) in DEFERRED):
-            broken.append(f"{module}.py:{found.line}: {other} is not below {module}")
+            broken.append(f"{module}:{found.line}: a command is no library")
+    for other, line in neighbours(source):
+        if room_of(other) not in ALLOWED[room]:
+            broken.append(f"{module}:{line}: {other} is not below {room or 'the top level'}")
     return broken
 
 
 def reach(module: str) -> frozenset[str]:
-    """A module and all that it imports, by way of others too."""
+    """A module and all that is imported with it, by way of others too."""
     reached: set[str] = set()
     ahead = {module}
     while ahead:
         current = ahead.pop()
         reached.add(current)
-        ahead |= {other for other, _ in neighbours(PACKAGE[current])} - reached
+        ahead |= {other for other, _ in neighbours(PACKAGE[current], deferred=False)} - reached
     return frozenset(reached)
 
 
+def libraries(module: str) -> frozenset[str]:
+    """The libraries that are imported with a module, by way of others too."""
+    return frozenset(
+        found.name.partition(".")[0]
+        for one in reach(module)
+        for found in imports(PACKAGE[one])
+        if not found.deferred
+    )
+
+
 @pytest.mark.parametrize("module", PACKAGE)
-def test_a_module_imports_only_from_below_and_only_the_libraries_it_is_home_to(module: str) -> None:
+def test_a_module_imports_only_what_its_room_may(module: str) -> None:
     assert violations(module, PACKAGE[module]) == []
 
 
-def test_every_module_has_one_layer_and_every_name_in_the_rules_is_a_module() -> None:
-    names = [name for layer in LAYERS for name in layer]
-    assert sorted(names) == sorted(PACKAGE)
-    assert frozenset().union(*HOMES.values()) <= PACKAGE.keys()
+def test_every_room_has_its_rule() -> None:
+    assert {room_of(module) for module in PACKAGE} == ALLOWED.keys()
 
 
-def test_mypy_is_lenient_where_tensorflow_is_and_nowhere_else() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
-    (lenient,) = (
-        override["module"]
-        for override in settings["overrides"]
-        if "disallow_subclassing_any" in override
-    )
-    assert lenient == [f"tlcluster.{module}" for module in sorted(TENSORFLOW)]
-
-
-def test_every_import_that_may_go_upwards_still_does() -> None:
-    upwards = {
-        (module, other)
-        for module, source in PACKAGE.items()
-        for other, found in neighbours(source)
-        if found.deferred and (layer_of(other) or 0) >= (layer_of(module) or 0)
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {other for other, _ in neighbours(source)} for module, source in PACKAGE.items()
     }
-    assert upwards == DEFERRED
+    graphlib.TopologicalSorter(graph).prepare()  # Raises CycleError, which names the circle.
 
 
-def test_the_report_reaches_neither_tensorflow_nor_ray() -> None:
-    assert reach("report") & (TENSORFLOW | HOMES["ray"]) == frozenset()
+def test_the_report_needs_neither_tensorflow_nor_ray() -> None:
+    assert not libraries("report.write") & {"tensorflow", "tf_keras", "ray"}
 
 
-def test_reach_follows_the_imports_of_imports() -> None:
-    assert {"train", "data", "stream", "store", "s3", "errors"} <= reach("train")
+def test_the_driver_needs_no_tensorflow() -> None:
+    assert "ray" in libraries("orchestration.suite")
+    assert not libraries("orchestration.suite") & {"tensorflow", "tf_keras"}
 
 
 @pytest.mark.parametrize(
     ("module", "source", "broken"),
     [
-        ("store", "import tensorflow as tf", "store.py:1: tensorflow has its home elsewhere"),
-        ("store", "from ray.train import report", "store.py:1: ray has its home elsewhere"),
-        ("model", "import keras", "model.py:1: keras has its home elsewhere"),
-        ("shards", "\nimport boto3.session", "shards.py:2: boto3 has its home elsewhere"),
-        ("store", "def f():\n    import ray", "store.py:2: ray has its home elsewhere"),
-        ("records", "from tlcluster import store", "records.py:1: store is not below records"),
-        ("records", "from tlcluster.store import S", "records.py:1: store is not below records"),
-        ("records", "import tlcluster.train", "records.py:1: train is not below records"),
-        ("records", "from . import suite", "records.py:1: suite is not below records"),
-        ("records", "from .suite import run", "records.py:1: suite is not below records"),
-        ("metrics", "from tlcluster import cli", "metrics.py:1: cli is not below metrics"),
-        ("store", "from tlcluster import s3", "store.py:1: s3 is not below store"),
-        (
-            "errors",
-            "def f():\n    from tlcluster import cli",
-            "errors.py:2: cli is not below errors",
-        ),
-        ("store", "import tlcluster.utils", "store.py:1: utils has no layer"),
-        (
-            "suite",
-            "from tlcluster.bench import input",
-            "suite.py:1: bench.input is not below suite",
-        ),
-        (
-            "bench.show",
-            "from tlcluster.bench.parts import PARTS",
-            "bench.show.py:1: bench.parts is not below bench.show",
-        ),
-        ("bench.input", "import torch", "bench.input.py:1: torch has its home elsewhere"),
-        ("suite", "from jobs import run_all", "suite.py:1: a command is no library"),
-        ("utils", "", "utils.py: has no layer yet, give it one in LAYERS"),
+        ("storage.open", "import tensorflow as tf", "storage.open:1: tensorflow has its home"),
+        ("storage.open", "def f():\n    import ray", "storage.open:2: ray has its home elsewhere"),
+        ("training.model", "import keras", "training.model:1: keras has its home elsewhere"),
+        ("dataset.shards", "\nimport boto3.session", "dataset.shards:2: boto3 has its home"),
+        ("records", "from tlcluster.storage import open", "records:1: storage.open is not below"),
+        ("dataset.order", "from tlcluster.report.runs import Run", "report.runs is not below"),
+        ("report.page", "from tlcluster.dataset import order", "dataset.order is not below report"),
+        ("training.step", "import tlcluster.bench.views", "bench.views is not below training"),
+        ("orchestration.suite", "from jobs import run_all", "a command is no library"),
+        ("orchestration.cluster", "from ray.train.v2._internal import x", "is private to Ray"),
     ],
 )
 def test_the_rules_can_be_broken(module: str, source: str, broken: str) -> None:
-    assert violations(module, source) == [broken]
+    (found,) = violations(module, source)
+    assert broken in found
 
 
 def test_what_the_rules_allow_passes() -> None:
     source = "import json\nfrom tlcluster import __version__, errors\nimport numpy as np\n"
-    assert violations("store", source + "def f():\n    from tlcluster.s3 import g") == []
+    assert violations("storage.open", source + "def f():\n    import tlcluster.storage.s3") == []
 
 
 HELP = f"""

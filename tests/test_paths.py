@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tlcluster.cache import NodeCache
+from tlcluster.dataset.sources import open_source
 from tlcluster.errors import UserError
 from tlcluster.paths import expanded
-from tlcluster.sources import open_source
-from tlcluster.store import open_store
-from tlcluster.weights import find_weights
+from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.open import open_store
+from tlcluster.training.weights import find_weights
 
 NOBODY = "~no-such-account/x"
 

@@ -345,7 +345,7 @@ def test_the_folder_that_travels_to_a_cluster_is_small_and_whole(tmp_path: Path)
     names = packed(ROOT, target)
     assert target.stat().st_size < 5 * MEGABYTE
     assert {name.partition("/")[0] for name in names if "/" in name} <= {"jobs", "tlcluster"}
-    assert {"tlcluster/__init__.py", "tlcluster/templates/report.html"} <= set(names)
+    assert {"tlcluster/__init__.py", "tlcluster/report/templates/report.html"} <= set(names)
 
 
 def test_what_no_ignore_file_names_would_travel(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from ray_lab import Node, RayLab, ray_lab
 from readme import recipe
 from real_run import Command
 
-from tlcluster.embedded import EmbeddedStore
-from tlcluster.ingest import ingest
+from tlcluster.dataset.ingest import ingest
 from tlcluster.records import EPOCHS, RESULT, EpochRecord, ExperimentResult
-from tlcluster.store import ObjectMissing, Store, open_store
+from tlcluster.storage.embedded import EmbeddedStore
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import ObjectMissing, Store
 
 WHY_NOT = why_not()
 pytestmark = [

@@ -10,9 +10,10 @@ import readme
 from real_run import ROOT, epochs, result, results_json
 from slurm_lab import GPUS, NODES, Lab, slurm, why_not
 
+from tlcluster.dataset.ingest import ingest
+from tlcluster.dataset.sample import SAMPLE_ROWS_PER_SHARD
 from tlcluster.experiments import EXPERIMENTS
-from tlcluster.ingest import SAMPLE_ROWS_PER_SHARD, ingest
-from tlcluster.store import open_store
+from tlcluster.storage.open import open_store
 
 WHY_NOT = why_not()
 pytestmark = [

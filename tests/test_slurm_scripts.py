@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from real_run import ROOT
 
-from tlcluster.driver import PREEMPTION_GRACE_SECONDS
 from tlcluster.experiments import EXPERIMENTS
+from tlcluster.orchestration.driver import PREEMPTION_GRACE_SECONDS
 
 SLURM = ROOT / "slurm"
 SCRIPTS = sorted([*SLURM.glob("*.sbatch"), *SLURM.glob("*.sh")])

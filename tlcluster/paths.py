@@ -1,8 +1,14 @@
-"""Paths as users write them."""
+"""Paths: as users write them, and where this package lies."""
 
 from pathlib import Path
 
 from tlcluster.errors import UserError
+
+CHECKOUT = Path(__file__).parents[1]
+"""The folder around the package: the checkout, unless the package was installed from a wheel."""
+
+SHARED = CHECKOUT.parent / "shared"
+"""Beside the checkout: weights and images, on machines that have them."""
 
 
 def expanded(path: str | Path) -> Path:

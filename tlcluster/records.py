@@ -10,7 +10,7 @@ A run is a folder (or an S3 prefix) with this content:
     <experiment>/model.weights.h5     the best weights, base and head
     <experiment>/checkpoints/         what an interrupted experiment goes on from
     <experiment>/tensorboard/         event files for live curves
-    report/                           what `tlcluster.report` writes
+    report/                           what `tlcluster.report.write` writes
 """
 
 from typing import Literal

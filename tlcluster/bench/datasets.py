@@ -9,16 +9,18 @@ from typing import NamedTuple
 import PIL.Image
 
 from tlcluster.cinic10 import CLASSES, SPLITS
+from tlcluster.dataset.ingest import ingest
+from tlcluster.dataset.sample import sample
+from tlcluster.dataset.shards import read_index
+from tlcluster.dataset.sources import open_source
 from tlcluster.errors import UserError
-from tlcluster.ingest import ingest, sample
-from tlcluster.shards import read_index
-from tlcluster.sources import open_source
-from tlcluster.store import open_store
+from tlcluster.paths import SHARED
+from tlcluster.storage.open import open_store
 
 ROWS_PER_SHARD = 2048
 """As `jobs/ingest.py` has it."""
 
-BESIDE = Path(__file__).parents[3] / "shared" / "data" / "cinic10-cifar-part.tar.xz"
+BESIDE = SHARED / "data" / "cinic10-cifar-part.tar.xz"
 """Where a cluster's shared folder beside the checkout has real images."""
 
 _DONE = "done"

@@ -11,8 +11,9 @@ from tlcluster.bench import program
 from tlcluster.bench.context import Context
 from tlcluster.bench.machine import cores
 from tlcluster.bench.measures import Comparison, Part, Timing, fastest, ratio
-from tlcluster.embedded import embedded_store
-from tlcluster.store import DirectoryStore, open_store
+from tlcluster.storage.directory import DirectoryStore
+from tlcluster.storage.embedded import embedded_store
+from tlcluster.storage.open import open_store
 
 RATE = "images/s"
 

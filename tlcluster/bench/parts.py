@@ -14,8 +14,8 @@ from tlcluster.bench.datasets import chosen_source, prepared
 from tlcluster.bench.machine import cores, peer_versions, this_machine
 from tlcluster.bench.measures import Part, Report
 from tlcluster.bench.show import show_machine, show_part
+from tlcluster.dataset.sample import sample
 from tlcluster.errors import UserError
-from tlcluster.ingest import sample
 from tlcluster.settings import BenchSettings
 
 WIDTH = 130

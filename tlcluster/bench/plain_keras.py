@@ -6,7 +6,7 @@ from tlcluster.bench import program
 from tlcluster.bench.context import Context
 from tlcluster.bench.datasets import Images
 from tlcluster.bench.measures import SECONDS, Timing
-from tlcluster.weights import FILE_NAME, RANDOM, find_weights
+from tlcluster.training.weights import FILE_NAME, RANDOM, find_weights
 
 PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """Environment of the plain Keras programs: the Keras that TensorFlow brings, and no chatter."""

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tlcluster.errors import UserError
-
-ROOT = Path(__file__).parents[2]
-"""The checkout, where jobs/ is."""
+from tlcluster.paths import CHECKOUT
 
 
 class Answer(NamedTuple):
@@ -82,8 +80,8 @@ def finished(command: Sequence[str], environment: Mapping[str, str] | None = Non
         start = time.perf_counter()
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

@@ -4,8 +4,8 @@ import argparse
 
 from tlcluster.bench.clock import tell
 from tlcluster.bench.datasets import ROWS_PER_SHARD
-from tlcluster.order import training_batches
-from tlcluster.shards import Index, ShardInfo
+from tlcluster.dataset.order import training_batches
+from tlcluster.dataset.shards import Index, ShardInfo
 
 
 def main() -> None:

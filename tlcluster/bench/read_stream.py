@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tlcluster.bench.clock import time_epochs
-from tlcluster.cache import NodeCache
-from tlcluster.order import training_batches
-from tlcluster.shards import open_shard, read_index
-from tlcluster.store import open_store
-from tlcluster.stream import Batch, stream
+from tlcluster.dataset.order import training_batches
+from tlcluster.dataset.shards import open_shard, read_index
+from tlcluster.dataset.stream import Batch, stream
+from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.open import open_store
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         return ((inputs, labels) for inputs, labels, *_ in tensors)
 
     if given.tf_data:
-        from tlcluster.data import dataset  # noqa: PLC0415  TensorFlow, for this case alone
+        from tlcluster.training.data import dataset  # noqa: PLC0415  TensorFlow, for this case alone
 
         # Made once, as in training; each epoch goes through it anew.
         tensors = dataset(lambda: ((1, 0, batch) for batch in batches()), features=False)

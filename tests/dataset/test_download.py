@@ -1,0 +1,274 @@
+"""One large file by http(s): whole, once, and gone on with where it broke off."""
+
+import contextlib
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import tlcluster.dataset.download
+from tlcluster.dataset.download import checked_url, download, public
+from tlcluster.errors import UserError
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one file on loopback, with ranges, and breaks off as often as it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = os.urandom(3_000_000)
+        self.etag: str | None = '"1"'
+        self.ranges = True
+        self.most: int | None = None
+        """Bytes after which every answer breaks off."""
+        self.answers: int | None = None
+        """Answers that bring anything at all."""
+        self.statuses: list[int] = []
+        """What the next answers are, before any with content."""
+        self.redirect: str | None = None
+        self.shift = 0
+        """Bytes by which answers to a Range miss it."""
+        self.length = True
+        self.requested: list[str | None] = []
+        """The Range of every request."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/data/CINIC-10.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        asked = self.headers.get("Range")
+        server.requested.append(asked)
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            self.end_headers()
+            return
+        if server.statuses:
+            self.send_error(server.statuses.pop(0))
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        start += server.shift if start else 0
+        body = server.body[start:]
+        self.send_response(206 if start else 200)
+        if server.length:
+            self.send_header("Content-Length", str(len(body)))
+        if start:
+            last = len(server.body) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{len(server.body)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.end_headers()
+        if server.answers is not None:
+            server.answers -= 1
+        gone = server.answers is not None and server.answers < 0
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b"" if gone else body[: server.most])
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(tlcluster.dataset.download, "WAITS_SECONDS", (0.0, 0.0, 0.0))
+    with Server() as server:
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
+        yield server
+        server.shutdown()
+
+
+def get(server: Server, folder: Path) -> Path:
+    return download(server.url, folder, show=False)
+
+
+def refusal(url: str, folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        download(url, folder, show=False)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*"))
+
+
+def test_a_file_comes_whole_and_keeps_its_name(server: Server, tmp_path: Path) -> None:
+    path = get(server, tmp_path / "new")
+    assert path.read_bytes() == server.body
+    assert path.name.endswith("-CINIC-10.tar.gz")
+    assert parts(path.parent) == []
+
+
+def test_what_is_there_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
+    path = get(server, tmp_path)
+    written = path.stat().st_mtime_ns
+    assert get(server, tmp_path) == path
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    server.most = 800_000
+    assert get(server, tmp_path).read_bytes() == server.body
+    asked = [int(value.removeprefix("bytes=")[:-1]) for value in server.requested if value]
+    assert asked == [800_000, 1_600_000, 2_400_000]
+
+
+def test_another_process_goes_on_with_what_one_left(server: Server, tmp_path: Path) -> None:
+    server.most, server.answers = 1_000_000, 1
+    text = refusal(server.url, tmp_path)
+    assert text == (
+        f"{server.url}: the download broke off (after 1000000 of 3000000 bytes); check the "
+        "address and the network and run the same command, it goes on where it is"
+    )
+    (part,) = parts(tmp_path)
+    assert part.read_bytes() == server.body[:1_000_000]
+    server.requested.clear()
+    server.answers = server.most = None
+    assert get(server, tmp_path).read_bytes() == server.body
+    assert server.requested == [None, "bytes=1000000-"]
+
+
+def test_a_part_that_was_whole_needs_no_more_bytes(server: Server, tmp_path: Path) -> None:
+    path = get(server, tmp_path)
+    path.rename(path.with_name(f"part-{path.name}"))
+    server.requested.clear()
+    assert get(server, tmp_path).read_bytes() == server.body
+    assert server.requested == [None]
+
+
+def test_a_server_without_ranges_begins_again(server: Server, tmp_path: Path) -> None:
+    server.most, server.answers = 2_000_000, 1
+    refusal(server.url, tmp_path)
+    server.answers = server.most = None
+    server.ranges = False
+    assert get(server, tmp_path).read_bytes() == server.body
+
+
+def test_bytes_that_were_not_asked_for_are_not_taken(server: Server, tmp_path: Path) -> None:
+    server.most, server.answers = 1_000_000, 1
+    refusal(server.url, tmp_path)
+    server.answers = server.most = None
+    server.shift = 7
+    assert "the server sent other bytes than it was asked for" in refusal(server.url, tmp_path)
+    server.shift = 0
+    assert get(server, tmp_path).read_bytes() == server.body
+
+
+def test_a_server_that_never_gets_to_the_end_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    server.most = 2_000_000
+    assert "after 2000000 of 3000000 bytes" in refusal(server.url, tmp_path)
+
+
+@pytest.mark.parametrize("etag", ['"1"', None])
+def test_another_version_of_the_file_is_never_mixed_in(
+    server: Server, tmp_path: Path, etag: str | None
+) -> None:
+    server.etag = etag
+    server.most, server.answers = 2_000_000, 1
+    refusal(server.url, tmp_path)
+    server.answers = server.most = None
+    server.body = os.urandom(3_000_001)
+    server.etag = '"2"' if etag else None
+    assert get(server, tmp_path).read_bytes() == server.body
+
+
+def test_a_file_that_changes_in_the_middle_is_never_mixed(server: Server, tmp_path: Path) -> None:
+    first = server.body
+    server.most, server.answers = 2_000_000, 1
+    refusal(server.url, tmp_path)
+    server.answers = server.most = None
+    second = os.urandom(len(first))
+
+    def change(self: Handler) -> None:
+        if self.headers.get("Range"):
+            server.body, server.etag = second, '"2"'
+        Handler.do_GET(self)
+
+    server.RequestHandlerClass = type("Changing", (Handler,), {"do_GET": change})
+    assert get(server, tmp_path).read_bytes() == second
+
+
+def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503, 500]
+    assert get(server, tmp_path).read_bytes() == server.body
+
+
+def test_a_server_that_stays_in_trouble_is_told(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503] * 9
+    assert refusal(server.url, tmp_path) == (
+        f"{server.url}: the download broke off (503 Service Unavailable); check the address and "
+        "the network and run the same command, it goes on where it is"
+    )
+    assert len(server.requested) == 4
+
+
+def test_a_server_that_refuses_is_asked_once(server: Server, tmp_path: Path) -> None:
+    server.statuses = [404]
+    assert refusal(f"{server.url}?signature=secret", tmp_path) == (
+        f"{server.url}: the server answers 404 Not Found; check the address"
+    )
+    assert len(server.requested) == 1
+
+
+@pytest.mark.usefixtures("server")
+def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    assert refusal("http://127.0.0.1:1/x.zip", tmp_path) == (
+        "http://127.0.0.1:1/x.zip: the download broke off ([Errno 111] Connection refused); check "
+        "the address and the network and run the same command, it goes on where it is"
+    )
+
+
+def test_a_file_without_a_size_is_refused(server: Server, tmp_path: Path) -> None:
+    server.length = False
+    assert refusal(server.url, tmp_path) == (
+        f"{server.url}: the server does not tell the size of the file, so a whole one cannot be "
+        "told from a part; download it with your own tools and name its path"
+    )
+
+
+def test_two_at_once_download_once(server: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        paths = set(pool.map(lambda _: get(server, tmp_path), range(2)))
+    assert len(paths) == 1
+    assert paths.pop().read_bytes() == server.body
+
+
+def test_only_https_is_downloaded_from(server: Server, tmp_path: Path) -> None:
+    assert checked_url("https://host/x.zip") == "https://host/x.zip"
+    way_out = (
+        "only https:// is downloaded from; give an https:// address, or download the file with "
+        "your own tools and name its path"
+    )
+    for url in ("http://host/x.zip", "ftp://host/x.zip", "file:///etc/passwd"):
+        assert refusal(url, tmp_path) == f"{url}: {way_out}"
+    server.redirect = "http://192.0.2.1/x.zip?signature=secret"
+    assert refusal(server.url, tmp_path) == f"http://192.0.2.1/x.zip: {way_out}"
+    server.redirect = "file:///etc/passwd"
+    assert "Redirection to url 'file:///etc/passwd' is not allowed" in refusal(server.url, tmp_path)
+
+
+def test_a_credential_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    assert refusal("https://me:secret@host/x.zip", tmp_path) == (
+        "https://…@host: an address with a credential in it ends up in logs; "
+        "download the file with your own tools and name its path"
+    )
+    assert public("https://host/x.zip?X-Amz-Signature=1#2") == "https://host/x.zip"
+
+
+def test_a_full_disk_is_told(server: Server, small_disk: Path) -> None:
+    assert refusal(server.url, small_disk) == (
+        f"{small_disk}: no space left on device; "
+        "free some space or name another folder with --cache"
+    )

@@ -1,0 +1,249 @@
+"""A run may go on under its name with everything that decides its results as it was."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlcluster.cinic10 import CLASSES
+from tlcluster.dataset.shards import Index, ShardInfo
+from tlcluster.errors import UserError
+from tlcluster.orchestration import manifest
+from tlcluster.orchestration.manifest import (
+    continued,
+    deciding_settings,
+    git_commit,
+    new_manifest,
+    read_manifest,
+    versions,
+    write_manifest,
+)
+from tlcluster.records import NodeRecord, RunManifest, WeightsRecord
+from tlcluster.settings import RunSettings, chosen_experiments
+from tlcluster.storage.open import open_store
+
+INDEX = Index(
+    dataset="cinic-10",
+    classes=CLASSES,
+    image_shape=(32, 32, 3),
+    splits={
+        split: (ShardInfo(key=f"{split}/0.npy", rows=rows, bytes=1, sha256="0" * 64),)
+        for split, rows in {"train": 30, "valid": 20, "test": 10}.items()
+    },
+)
+IMAGENET = WeightsRecord(kind="imagenet", sha256="a" * 64, found="somewhere")
+
+
+def planned(
+    *,
+    workers: int = 1,
+    index_sha256: str = "b" * 64,
+    weights: WeightsRecord = IMAGENET,
+    **settings: Any,
+) -> RunManifest:
+    """The manifest of a run that is about to begin."""
+    told = RunSettings(run_name="first", **settings)
+    experiments = chosen_experiments(told)
+    return new_manifest(
+        told,
+        command="python jobs/run_all.py",
+        decided=deciding_settings(told, experiments, workers),
+        experiments=experiments,
+        nodes=[NodeRecord(host="here", cpus=2, gpus=0, memory_bytes=1)],
+        weights=weights,
+        index=INDEX,
+        index_sha256=index_sha256,
+        store_url="embedded",
+    )
+
+
+def test_a_new_manifest_says_what_is_about_to_run() -> None:
+    begun = planned(experiments="frozen,augmented", seed=7, profile="paper")
+    assert begun.status == "running"
+    assert (begun.name, begun.profile, begun.seed) == ("first", "paper", 7)
+    assert begun.experiments == ("frozen", "augmented")
+    assert begun.dataset.splits == {"train": 30, "valid": 20, "test": 10}
+    assert begun.finished is None
+    assert begun.wall_seconds == 0
+
+
+def test_the_deciding_settings_are_flat_and_complete() -> None:
+    assert planned(experiments="frozen", epochs=3).settings == {
+        "profile": "quick",
+        "seed": 524,
+        "views": None,
+        "view_seed": None,
+        "scale_batch": False,
+        "frozen.base_trainable": False,
+        "frozen.augment": False,
+        "frozen.preprocess": "raw",
+        "frozen.dense_units": 512,
+        "frozen.batch_norm": False,
+        "frozen.dropout": 0.0,
+        "frozen.epochs": 3,
+        "frozen.patience": 10,
+        "frozen.learning_rate": 0.001,
+        "frozen.global_batch": 25,
+    }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"workers": 2},
+        {"deadline": 5.0, "stall": 1.0, "retries": 0},
+        {"checkpoint_seconds": 0.0, "cache": "/elsewhere", "cache_gib": 1.0},
+        {"cpus_per_worker": 1.0, "address": "auto"},
+        {"feature_cache": False},
+        {"weights": IMAGENET.model_copy(update={"found": "elsewhere"})},
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_where_only_what_does_not_decide_its_results_differs(
+    changed: dict[str, Any],
+) -> None:
+    new = planned(**changed)
+    assert continued(planned(), new).settings == planned().settings
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differences"),
+    [
+        ({}, {"seed": 1}, "seed was 524, is 1"),
+        ({}, {"views": 2}, "views was None, is 2"),
+        ({"views": 2}, {}, "views was 2, is None"),
+        ({}, {"view_seed": 3}, "view_seed was None, is 3"),
+        ({}, {"index_sha256": "c" * 64}, f"dataset was {'b' * 64}, is {'c' * 64}"),
+        (
+            {},
+            {"weights": WeightsRecord(kind="random", sha256=None, found="random")},
+            f"weights was {'a' * 64}, is random",
+        ),
+        (
+            {},
+            {"set": ("frozen.patience=3", "*.global_batch=50"), "experiments": "frozen"},
+            "frozen.patience was 10, is 3; frozen.global_batch was 25, is 50",
+        ),
+        (
+            {"scale_batch": True, "workers": 2},
+            {"scale_batch": True, "workers": 4},
+            "workers was 2, is 4",
+        ),
+        (
+            {"workers": 2},
+            {"scale_batch": True, "workers": 2},
+            "scale_batch was False, is True; workers was None, is 2",
+        ),
+        (
+            {"experiments": "frozen"},
+            {"experiments": "frozen", "profile": "paper"},
+            (
+                "profile was quick, is paper; frozen.epochs was 12, is 55; "
+                "frozen.global_batch was 25, is 128"
+            ),
+        ),
+    ],
+)
+def test_a_run_whose_results_would_differ_is_refused_and_the_difference_is_shown(
+    before: dict[str, Any], now: dict[str, Any], differences: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        continued(planned(**before), planned(**now))
+    assert str(caught.value) == (
+        f"--run-name first: that run exists with other settings: {differences}; "
+        "use the same settings to go on with it, or another name"
+    )
+
+
+def test_experiments_may_join_a_run_and_leave_it_again() -> None:
+    """As `jobs/run_one.py` does, one after the other."""
+    first = planned(experiments="augmented", set=("augmented.patience=3",))
+    second = continued(first, planned(experiments="frozen"))
+    assert second.experiments == ("frozen", "augmented")
+    assert second.settings["augmented.patience"] == 3
+    assert second.settings["frozen.patience"] == 10
+    third = continued(second, planned(experiments="augmented", set=("augmented.patience=3",)))
+    assert third.experiments == ("frozen", "augmented")
+    with pytest.raises(UserError, match=r"augmented\.patience was 3, is 10"):
+        continued(third, planned(experiments="augmented"))
+
+
+def test_a_run_that_goes_on_keeps_its_beginning_and_its_time() -> None:
+    old = planned().model_copy(
+        update={"started": "2026-01-01T00:00:00+00:00", "wall_seconds": 5.0, "status": "failed"}
+    )
+    new = continued(old, planned(deadline=3.0))
+    assert (new.started, new.wall_seconds) == ("2026-01-01T00:00:00+00:00", 5.0)
+    assert new.status == "running"
+
+
+def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    assert read_manifest(store) is None
+    begun = planned()
+    write_manifest(store, begun)
+    assert read_manifest(store) == begun
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"name": "first"', b"\xff\xfe"])
+def test_a_manifest_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_manifest(open_store(str(tmp_path)))
+    assert str(caught.value) == (
+        f"{tmp_path}/manifest.json cannot be read; restore it, or use another --run-name"
+    )
+
+
+def test_an_older_manifest_that_lacks_a_setting_is_not_taken_for_the_same() -> None:
+    old = planned().model_copy(update={"settings": {"profile": "quick"}})
+    with pytest.raises(UserError, match="seed was None, is 524"):
+        continued(old, planned())
+
+
+def test_the_versions_are_of_everything_that_can_change_a_result() -> None:
+    assert list(versions()) == [
+        "python",
+        "tlcluster",
+        "tensorflow",
+        "tf_keras",
+        "ray",
+        "numpy",
+        "scikit-learn",
+        "scipy",
+        "boto3",
+    ]
+    assert all(version[0].isdecimal() for version in versions().values())
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    return subprocess.run(
+        ["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_the_commit_is_marked_where_the_checkout_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "tlcluster" / "manifest.py"
+    module.parent.mkdir()
+    module.write_text("1\n")
+    monkeypatch.setattr(manifest, "CHECKOUT", tmp_path)
+    assert git_commit() is None
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert git_commit() == commit
+    (tmp_path / "new").touch()
+    assert git_commit() == commit
+    module.write_text("2\n")
+    assert git_commit() == f"{commit}+"
+
+
+def test_no_commit_is_known_where_git_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert git_commit() is None

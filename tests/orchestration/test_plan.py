@@ -1,0 +1,120 @@
+"""`--dry-run` says what would run where, and starts nothing."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tlcluster.orchestration import plan, ready
+from tlcluster.orchestration.plan import count, matrix_product_rate, show_plan
+from tlcluster.orchestration.ready import made_ready
+from tlcluster.records import NodeRecord
+from tlcluster.settings import RunSettings
+from tlcluster.storage.protocol import Store
+
+Planned = Callable[..., str]
+
+
+@pytest.fixture
+def planned(sample_store: Store, monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """`planned((cpus, gpus), …, flag=value)` is what a dry run on these nodes prints."""
+    monkeypatch.setattr(plan, "matrix_product_rate", lambda: 100e9)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def text(*nodes: tuple[int, int], **flags: Any) -> str:
+        cluster = tuple(
+            NodeRecord(host="here", cpus=cpus, gpus=gpus, memory_bytes=1) for cpus, gpus in nodes
+        )
+        monkeypatch.setattr(ready, "local_nodes", lambda: cluster)
+        given: dict[str, Any] = {
+            "store": sample_store.url,
+            "weights": "none",
+            "dry_run": True,
+            **flags,
+        }
+        console = Console(file=io.StringIO(), record=True, width=100)
+        with contextlib.ExitStack() as stack:
+            show_plan(console, made_ready(RunSettings(run_name="first", **given), stack))
+        return console.export_text()
+
+    return text
+
+
+LAPTOP = """\
+run        first, profile quick, seed 524
+data       {store}: 1,000 train, 1,000 valid, 1,000 test; 9.3 MB to read
+weights    random, as asked for
+output     runs/first
+cluster    1 node, 2 CPUs, 0 GPUs
+at once    4 of 4, each with 1 worker of 0.5 CPUs and 0 GPUs
+┏━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┓
+┃ experiment  ┃ trainable parameters ┃ epochs ┃ global batch ┃ learning rate ┃ at most ┃
+┡━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━┩
+│ frozen      │              267,786 │   ≤ 12 │           25 │         0.001 │    27 s │
+│ augmented   │              267,786 │   ≤ 12 │           25 │         0.001 │    2:05 │
+│ regularized │              269,834 │   ≤ 12 │           25 │         0.001 │    2:05 │
+│ finetuned   │           14,982,474 │    ≤ 6 │           25 │         5e-05 │    3:44 │
+└─────────────┴──────────────────────┴────────┴──────────────┴───────────────┴─────────┘
+All epochs of all of them take about 8:22 of this machine, whose matrix product rate is \
+100 GFLOP/s; early stopping makes it less.
+Dry run: nothing was started.
+"""
+
+GPUS = """\
+run        first, profile paper, seed 7
+data       {store}: 1,000 train, 1,000 valid, 1,000 test; 9.3 MB to read
+weights    random, as asked for
+output     s3://results/first
+cluster    2 nodes, 16 CPUs, 4 GPUs
+at once    2 of 2, each with 2 workers of 4 CPUs and 1 GPUs
+┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┓
+┃ experiment ┃ trainable parameters ┃ epochs ┃ global batch ┃ learning rate ┃ at most ┃
+┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━┩
+│ frozen     │              267,786 │   ≤ 55 │          128 │         0.001 │         │
+│ finetuned  │           14,982,474 │  ≤ 200 │          128 │         0.001 │         │
+└────────────┴──────────────────────┴────────┴──────────────┴───────────────┴─────────┘
+No estimate of time: how fast the GPUs are is not known here.
+Dry run: nothing was started.
+"""
+
+
+def test_the_plan_says_what_would_run_where_and_for_how_long(
+    planned: Planned, sample_store: Store
+) -> None:
+    assert planned((2, 0)) == LAPTOP.format(store=sample_store.url)
+
+
+def test_the_plan_of_a_cluster_with_gpus_promises_no_time(
+    planned: Planned, sample_store: Store
+) -> None:
+    flags = {"experiments": "frozen,finetuned", "workers": "1:2", "profile": "paper", "seed": 7}
+    text = planned((8, 2), (8, 2), output="s3://results", **flags)
+    assert text == GPUS.format(store=sample_store.url)
+
+
+def test_a_plan_starts_nothing_and_leaves_nothing(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("it was started")
+
+    monkeypatch.setattr(ready, "ray_cluster", started)
+    monkeypatch.setattr(ready, "embedded_store", started)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    text = planned((2, 0), store="embedded")
+    assert text == LAPTOP.format(store="embedded")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 nodes"), (1, "1 node"), (2, "2 nodes")])
+def test_one_is_singular(number: int, text: str) -> None:
+    assert count(number, "node") == text
+
+
+def test_the_matrix_product_rate_is_one_that_a_processor_can_have() -> None:
+    assert 1e8 < matrix_product_rate() < 1e14

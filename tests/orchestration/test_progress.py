@@ -1,0 +1,310 @@
+"""What a person sees of a run: a live table, or a line an epoch."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tlcluster.orchestration.board import Board
+from tlcluster.orchestration.display import (
+    Display,
+    Row,
+    duration,
+    line,
+    percent,
+    seconds_left,
+    table,
+)
+from tlcluster.training.progress import Progress, epochs_finished, now_and_then
+
+UNDER_WAY = {
+    "finetuned": Row(
+        "Model 4",
+        "running",
+        Progress(2, 6, 20, 40, 38.4, 0.4125, 0.4125, "training"),
+        began=100.0,
+    ),
+    "regularized": Row(
+        "Model 3",
+        "running",
+        Progress(12, 12, 40, 40, 1234.5, 0.5, 0.525, "validating"),
+        began=130.0,
+        resumed=6,
+    ),
+    "augmented": Row("Model 2", "running", began=155.0),
+    "frozen": Row(
+        "Model 1",
+        "running",
+        Progress(9, 12, 0, 40, 5345.6, 0.47, 0.49, "testing"),
+        began=100.0,
+    ),
+}
+ENDED = {
+    "finetuned": Row(
+        "Model 4",
+        "failed",
+        Progress(1, 6, 8, 40, 38.4, None, None, "training"),
+        note="a worker died [/oops] [[node]]",
+        began=100.0,
+        ended=130.0,
+    ),
+    "regularized": Row(
+        "Model 3",
+        "interrupted",
+        Progress(3, 12, 8, 40, 300.0, 0.5, 0.525, "training"),
+        began=100.0,
+        ended=141.4,
+    ),
+    "augmented": Row("Model 2", "queued"),
+    "frozen": Row("Model 1", "finished", note="earlier"),
+}
+
+
+def shown(rows: dict[str, Row]) -> str:
+    console = Console(file=io.StringIO(), record=True, width=120)
+    console.print(table("first, quick profile", rows, now=160.0))
+    return "".join(line.rstrip() + "\n" for line in console.export_text().splitlines())
+
+
+UNDER_WAY_SHOWN = """\
+first, quick profile
+┏━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━┓
+┃ experiment          ┃ state      ┃       epoch ┃ val. accuracy ┃    best ┃ images/s ┃ elapsed ┃   left ┃
+┡━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━┩
+│ finetuned Model 4   │ training   │   2/6  50 % │       41.25 % │ 41.25 % │       38 │    1:00 │ ≤ 3:00 │
+│ regularized Model 3 │ validating │ 12/12 100 % │       50.00 % │ 52.50 % │    1,234 │    30 s │  ≤ 0 s │
+│ augmented Model 2   │ starting   │             │               │         │          │     5 s │        │
+│ frozen Model 1      │ testing    │        9/12 │       47.00 % │ 49.00 % │    5,346 │    1:00 │        │
+└─────────────────────┴────────────┴─────────────┴───────────────┴─────────┴──────────┴─────────┴────────┘
+"""  # noqa: E501
+
+ENDED_SHOWN = """\
+first, quick profile
+┏━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┳━━━━━━┓
+┃ experiment          ┃ state                            ┃ epoch ┃ val. accuracy ┃    best ┃ images/s ┃ elapsed ┃ left ┃
+┡━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━╇━━━━━━┩
+│ finetuned Model 4   │ failed a worker died [/oops]     │   1/6 │               │         │       38 │    30 s │      │
+│                     │ [[node]]                         │       │               │         │          │         │      │
+│ regularized Model 3 │ interrupted                      │  3/12 │       50.00 % │ 52.50 % │      300 │    41 s │      │
+│ augmented Model 2   │ queued                           │       │               │         │          │         │      │
+│ frozen Model 1      │ finished earlier                 │       │               │         │          │         │      │
+└─────────────────────┴──────────────────────────────────┴───────┴───────────────┴─────────┴──────────┴─────────┴──────┘
+"""  # noqa: E501
+
+
+def test_a_phase_is_posted_at_once_and_then_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    posted = []
+
+    def post(progress: Progress) -> bool:
+        posted.append((progress.phase, progress.step))
+        return True
+
+    progress = now_and_then(post)
+    at = UNDER_WAY["finetuned"].progress
+    assert at
+    answers = []
+    for step in range(8):
+        phase = "validating" if step == 5 else "training"
+        answers.append(progress(at._replace(step=step, phase=phase)))
+        now += 0.04
+    assert posted == [("training", 0), ("training", 3), ("validating", 5), ("training", 6)]
+    assert answers == [True, False, False, True, False, True, True, False]
+
+
+def test_the_table_shows_state_numbers_and_time_of_every_experiment() -> None:
+    assert shown(UNDER_WAY) == UNDER_WAY_SHOWN
+
+
+def test_the_table_shows_why_an_experiment_ended_with_its_numbers_as_they_were() -> None:
+    assert shown(ENDED) == ENDED_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("augmented", UNDER_WAY["augmented"], "augmented    running"),
+        (
+            "finetuned",
+            UNDER_WAY["finetuned"],
+            "finetuned    running  epoch 1/6  val. accuracy 41.25 %  best 41.25 %  38 images/s",
+        ),
+        (
+            "frozen",
+            UNDER_WAY["frozen"],
+            "frozen       running  epoch 9/12  val. accuracy 47.00 %  best 49.00 %  5,346 images/s",
+        ),
+        ("finetuned", ENDED["finetuned"], "finetuned    failed  a worker died [/oops] [[node]]"),
+        ("augmented", ENDED["augmented"], "augmented    queued"),
+        ("frozen", ENDED["frozen"], "frozen       finished  earlier"),
+    ],
+)
+def test_without_a_terminal_an_experiment_is_one_line(name: str, row: Row, said: str) -> None:
+    assert line(name, row) == said
+
+
+def at(epoch: int, step: int, phase: str = "training") -> Row:
+    accuracy = (epoch - 1) / 10 if epoch > 1 else None
+    progress = Progress(epoch, 3, step, 40, 100.0, accuracy, accuracy, phase)
+    return Row("Model 1", "running", progress)
+
+
+EVERY_EPOCH = """\
+frozen       queued
+frozen       running
+frozen       running  epoch 1/3  val. accuracy 10.00 %  best 10.00 %  100 images/s
+frozen       running  epoch 2/3  val. accuracy 20.00 %  best 20.00 %  100 images/s
+frozen       running  epoch 3/3  val. accuracy 30.00 %  best 30.00 %  100 images/s
+frozen       finished  epoch 3/3  val. accuracy 30.00 %  best 30.00 %  100 images/s
+"""
+
+
+def test_without_a_terminal_every_epoch_and_every_change_is_said_once() -> None:
+    console = Console(file=io.StringIO(), record=True, width=40)
+    seen = (
+        Row("Model 1", "queued"),
+        Row("Model 1", "running"),
+        at(1, 8),
+        at(1, 40, "validating"),
+        at(2, 0),
+        at(2, 8),
+        at(2, 40, "validating"),
+        at(3, 40, "validating"),
+        at(3, 0, "testing")._replace(progress=Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, "testing")),
+        Row("Model 1", "finished", Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, "testing")),
+    )
+    with Display(console, "first") as display:
+        for row in seen:
+            display.show({"frozen": row})
+            display.show({"frozen": row})
+    assert console.export_text() == EVERY_EPOCH
+
+
+def test_without_a_terminal_an_epoch_that_passed_unseen_is_said_too() -> None:
+    console = Console(file=io.StringIO(), record=True, width=40)
+    second, third = at(2, 40).progress, at(3, 8).progress
+    assert second is not None
+    with Display(console, "first") as display:
+        display.show({"frozen": Row("Model 1", "running", third, passed=(second,))})
+        display.show({"frozen": Row("Model 1", "running", third)})
+    assert (
+        console.export_text()
+        == """\
+frozen       running  epoch 1/3  val. accuracy 10.00 %  best 10.00 %  100 images/s
+frozen       running  epoch 2/3  val. accuracy 20.00 %  best 20.00 %  100 images/s
+"""
+    )
+
+
+def test_an_accuracy_of_zero_is_said_too() -> None:
+    console = Console(file=io.StringIO(), record=True, width=40)
+    with Display(console, "first") as display:
+        display.show(
+            {"frozen": Row("", "running", Progress(2, 3, 8, 40, 1.0, 0.0, 0.0, "training"))}
+        )
+    assert console.export_text() == (
+        "frozen       running  epoch 1/3  val. accuracy 0.00 %  best 0.00 %  1 images/s\n"
+    )
+
+
+def test_on_a_terminal_the_last_state_of_the_table_stays() -> None:
+    console = Console(file=io.StringIO(), record=True, width=120, force_terminal=True)
+    with Display(console, "first, quick profile") as display:
+        display.show(UNDER_WAY)
+        display.show(ENDED)
+    last = console.export_text().split("first, quick profile")[-1]
+    assert "failed a worker died [/oops]" in last
+    assert "finished earlier" in last
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (12.4, "12 s"),
+        (59.6, "1:00"),
+        (185, "3:05"),
+        (3599.4, "59:59"),
+        (3599.6, "1:00:00"),
+        (3723, "1:02:03"),
+        (100 * 3600, "100:00:00"),
+    ],
+)
+def test_a_duration_is_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "elapsed", "resumed", "seconds"),
+    [
+        (1, 20, 10.0, 0, 50.0),
+        (2, 0, 10.0, 0, 20.0),
+        (3, 40, 30.0, 0, 0.0),
+        # What an earlier sitting did took none of this one's time.
+        (3, 0, 10.0, 1, 10.0),
+        # Too early to say.
+        (1, 0, 10.0, 0, None),
+        (1, 1, 10.0, 0, None),
+        (2, 1, 10.0, 1, None),
+    ],
+)
+def test_the_time_left_is_that_of_the_epochs_left_at_the_present_pace(
+    epoch: int, step: int, elapsed: float, resumed: int, seconds: float | None
+) -> None:
+    progress = Progress(epoch, 3, step, 40, 1.0, None, None, "training")
+    assert seconds_left(progress, elapsed, resumed) == seconds
+
+
+def test_an_epoch_is_finished_when_it_was_validated() -> None:
+    assert epochs_finished(None) == 0
+    assert epochs_finished(at(1, 40, "validating").progress) == 0
+    assert epochs_finished(at(2, 0).progress) == 1
+    assert epochs_finished(at(3, 0, "testing").progress) == 3
+
+
+def test_a_percentage_has_two_digits_and_none_is_nothing() -> None:
+    assert (percent(0.41254), percent(1.0), percent(None)) == ("41.25 %", "100.00 %", "")
+
+
+STEP = Progress(1, 3, 8, 40, 1.0, None, None, "training")
+
+
+def test_the_board_hands_progress_on_and_answers_whether_to_stop() -> None:
+    board = Board()
+    assert board.post("frozen", STEP) is False
+    assert board.read() == {"frozen": (STEP,)}
+    assert board.read() == {"frozen": (STEP,)}
+    board.stop("frozen")
+    assert board.post("frozen", STEP) is True
+    assert board.post("augmented", STEP) is False
+    assert board.verdict("frozen") == (None, True)
+    assert board.verdict("augmented") == (None, False)
+
+
+def test_the_board_forgets_no_epoch_however_seldom_it_is_read() -> None:
+    board = Board()
+    posts = [at(*where).progress for where in ((1, 8), (1, 40), (2, 8), (2, 40), (3, 8))]
+    for post in posts:
+        assert post is not None
+        board.post("frozen", post)
+    assert board.read() == {"frozen": (posts[1], posts[3], posts[4])}
+    assert board.read() == {"frozen": (posts[4],)}
+
+
+def test_the_board_keeps_the_first_error_that_no_attempt_can_mend() -> None:
+    board = Board()
+    board.fail("frozen", "the shard is damaged")
+    board.fail("frozen", "the other workers are gone")
+    assert board.verdict("frozen") == ("the shard is damaged", False)
+
+
+def test_a_new_attempt_forgets_the_workers_and_the_progress_of_the_last() -> None:
+    board = Board()
+    board.hello("frozen", "worker 0")
+    board.hello("frozen", "worker 1")
+    board.post("frozen", STEP)
+    assert board.workers("frozen") == ["worker 0", "worker 1"]
+    board.begin("frozen")
+    assert board.workers("frozen") == []
+    assert board.read() == {}

@@ -1,0 +1,357 @@
+"""The page: its sentences and numbers, and what a browser makes of it."""
+
+import base64
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import fake_run
+import pytest
+from PIL import Image
+from selenium import webdriver
+
+from tlcluster.report import page
+from tlcluster.report.runs import read_run
+from tlcluster.report.write import write_report
+from tlcluster.storage.directory import DirectoryStore
+from tlcluster.storage.protocol import Store
+
+RUNS: dict[str, Callable[[Store], None]] = {
+    "whole": lambda store: fake_run.write_run(store, fake_run.manifest()),
+    "mixed": fake_run.write_mixed_run,
+    "hostile": fake_run.write_hostile_run,
+    "empty": lambda store: fake_run.write_run(
+        store, fake_run.manifest(status="running", finished=None), finished=[]
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run → its page, on disk."""
+    found = {}
+    for name, write in RUNS.items():
+        folder = tmp_path_factory.mktemp(name)
+        store = DirectoryStore(folder)
+        write(store)
+        found[name] = folder / write_report(store)
+    return found
+
+
+def differences(folder: Path, **changes: Any) -> list[str]:
+    store = DirectoryStore(folder)
+    dataset = fake_run.manifest().dataset.model_dump()
+    dataset["splits"] = {"train": 90_000, "valid": 90_000, "test": 90_000}
+    manifest = fake_run.manifest(**{"dataset": dataset, **changes})
+    store.put("manifest.json", manifest.model_dump_json().encode())
+    return page.differences(read_run(store))
+
+
+# Sentences
+
+
+def test_a_run_like_the_study_differs_in_nothing(tmp_path: Path) -> None:
+    for name in fake_run.SHAPES:
+        fake_run.write_config(DirectoryStore(tmp_path), name)
+    assert differences(tmp_path) == []
+
+
+def test_other_images_seed_and_weights_are_named_with_both_values(tmp_path: Path) -> None:
+    small = fake_run.manifest().dataset.model_copy(update={"splits": {"train": 1000, "test": 20}})
+    random = {"kind": "random", "sha256": None, "found": ""}
+    assert differences(tmp_path, dataset=small, seed=7, weights=random) == [
+        "The models start from random weights; the study's start from ImageNet's.",
+        "The train split has 1,000 images; the study's has 90,000.",
+        "The test split has 20 images; the study's has 90,000.",
+        "The seed is 7; the study's is 524.",
+    ]
+
+
+def test_a_test_split_from_cifar_alone_is_named(tmp_path: Path) -> None:
+    predictions = fake_run.predictions("frozen", 40, cifar=1.0)
+    DirectoryStore(tmp_path).put("frozen/predictions.npz", predictions)
+    (said,) = differences(tmp_path)
+    assert said.startswith("Every test image comes from CIFAR-10")
+
+
+def test_a_changed_recipe_is_named_field_by_field(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    fake_run.write_config(store, "frozen", epochs=8, global_batch=50)
+    fake_run.write_config(store, "augmented", epochs=8, global_batch=50, augment=False)
+    (said,) = differences(tmp_path, profile="quick")
+    assert said == (
+        "The recipe (profile quick) differs: images augmented no instead of yes (augmented); "
+        "epochs at most 8 instead of 55; global batch 50 instead of 128."
+    )
+
+
+def test_the_verdict_says_who_is_better_and_what_may_be_chance(pages: dict[str, Path]) -> None:
+    run = read_run(DirectoryStore(pages["whole"].parent.parent))
+    assert page.verdict(run) == (
+        "At the 5 % level, finetuned is better than frozen, augmented and regularized; "
+        "regularized is better than frozen and augmented. "
+        "The difference between frozen and augmented may be chance."
+    )
+
+
+def test_where_nothing_was_compared_there_is_no_verdict(pages: dict[str, Path]) -> None:
+    assert page.verdict(read_run(DirectoryStore(pages["mixed"].parent.parent))) == ""
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (page.percent(0.75284, 2), "75.28"),
+        (page.points(0.0123, 1), "+1.2"),
+        (page.points(-0.0123, 2), "-1.23"),
+        (page.points(-0.0001, 1), "0.0"),
+        (page.number(14_982_474), "14,982,474"),
+        (page.number(1.5239, 3), "1.524"),
+        (page.number(None), ""),
+        (page.number(float("nan"), 3), ""),
+        (page.p_value(0.0009), "< 0.001"),
+        (page.p_value(0.0314), "0.031"),
+        (page.duration(59.4), "59 s"),
+        (page.duration(61), "1 min 01 s"),
+        (page.duration(3600 + 125), "1 h 02 min"),
+        (page.gib(512 * 2**30), "512"),
+        (page.moment("2026-04-12T07:15:59Z"), "2026-04-12 07:15 UTC"),
+        (page.moment("yesterday"), "yesterday"),
+        (page.listing([]), ""),
+        (page.listing(["a"]), "a"),
+        (page.listing("abc"), "a, b and c"),
+        (page.plain(True), "yes"),
+        (page.plain(0.0001), "0.0001"),
+        (page.plain("raw"), "raw"),
+    ],
+)
+def test_numbers_are_shown_with_sensible_digits(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+# The file
+
+
+class Reader(HTMLParser):
+    """Collects what a page holds and what it asks for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "srcset", "action", "data", "poster"):
+                self.references.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] != "style":
+            self.text += data
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_page_has_no_script_and_refers_to_nothing_outside_itself(
+    run: str, pages: dict[str, Path]
+) -> None:
+    text = pages[run].read_text()
+    reader = Reader(text)
+    assert set(reader.tags).isdisjoint(
+        {"script", "img", "iframe", "object", "embed", "form", "base", "foreignobject", "image"}
+    )
+    assert reader.handlers == []
+    assert all(one.startswith("#") or one == "data:," for one in reader.references)
+    # Colours, fonts and images of a style sheet could be fetched as well.
+    assert re.findall(r"@import|@font-face|url\((?!#)", text) == []
+    assert len(set(reader.ids)) == len(reader.ids)
+
+
+def test_every_hostile_text_is_shown_as_it_is(pages: dict[str, Path]) -> None:
+    reader = Reader(pages["hostile"].read_text())
+    # Name twice, profile, command, time, versions twice, commit, settings twice, hosts and more.
+    assert reader.text.count(fake_run.HOSTILE) >= 20
+
+
+def test_the_first_line_says_that_weights_were_random(pages: dict[str, Path]) -> None:
+    body = Reader(pages["mixed"].read_text().partition("<body>")[2]).text.strip()
+    assert body.startswith("Random weights. The models of this run did not start from ImageNet")
+    assert "Random weights" not in pages["whole"].read_text()
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("mixed", "Interrupted. The run was stopped before every experiment had finished"),
+        ("empty", "Still running. What follows was recorded so far."),
+        ("empty", "No experiment has been tested yet."),
+        ("mixed", "rank 1 on gpu02 ran out of memory: tried to allocate 2.0 GiB"),
+        ("mixed", "not tested; 34.4 % validation accuracy after epoch 1"),
+        ("mixed", "One experiment has been tested, frozen, Model 1: it classifies 48.9 % of 9,000"),
+        ("whole", "The best experiment is finetuned, Model 4: it classifies 75.3 % of 9,000 test"),
+        ("whole", "the original study reports 75.28 %."),
+    ],
+)
+def test_the_page_says_how_far_the_run_got(run: str, said: str, pages: dict[str, Path]) -> None:
+    assert said in " ".join(Reader(pages[run].read_text()).text.split())
+
+
+def test_every_table_has_a_caption_and_every_heading_of_a_column_its_scope(
+    pages: dict[str, Path],
+) -> None:
+    text = pages["whole"].read_text()
+    tables = re.findall(r"<table>.*?</table>", text, re.DOTALL)
+    assert len(tables) == 11
+    for table in tables:
+        assert "<caption>" in table
+        assert re.findall(r"<th(?![^>]*scope=)[ >]", table) == []
+        # A row that is pasted into a spreadsheet has a cell for each column.
+        widths = set()
+        for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL):
+            cells = re.findall(r"<t[hd]([ >][^>]*)", row)
+            spans = [re.search(r'colspan="(\d+)"', cell) for cell in cells]
+            widths.add(sum(int(span[1]) if span else 1 for span in spans))
+        assert len(widths) == 1
+
+
+# In a browser
+
+WIDTHS = (1280, 390)
+SCHEMES = ("light", "dark")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        reason = "needs chromium and chromedriver (Debian: apt-get install chromium-driver)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",  # which root in a container has none of
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--hide-scrollbars",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+def visit(browser: webdriver.Chrome, url: str, width: int, scheme: str) -> None:
+    browser.get_log("browser"), browser.get_log("performance")
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(url)
+
+
+def requests(browser: webdriver.Chrome) -> list[str]:
+    """What the page asked for, itself included."""
+    return re.findall(
+        r'"Network\.requestWillBeSent".*?"request":\{.*?"url":"(.*?)"',
+        " ".join(entry["message"] for entry in browser.get_log("performance")),
+    )
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("run", RUNS)
+def test_a_browser_shows_the_page_without_errors_requests_or_overflow(
+    run: str, width: int, scheme: str, pages: dict[str, Path], browser: webdriver.Chrome
+) -> None:
+    url = pages[run].as_uri()
+    visit(browser, url, width, scheme)
+    assert browser.get_log("browser") == []
+    assert [request for request in requests(browser) if request != "data:,"] == [url]
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    assert browser.execute_script("return document.title") != ""
+    # Text and lines are there, in the colours of the scheme.
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
+    grey = Image.open(io.BytesIO(base64.b64decode(shot))).convert("L")
+    dark, light = grey.getextrema()
+    assert (grey.getpixel((2, 2)) > 250) == (scheme == "light")
+    assert dark < 60
+    assert light > 200
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_figure_has_the_ground_of_the_page(
+    scheme: str, pages: dict[str, Path], browser: webdriver.Chrome
+) -> None:
+    visit(browser, pages["whole"].as_uri(), 1280, scheme)
+    grounds = browser.execute_script(
+        "return [...document.querySelectorAll('figure svg')]"
+        ".map(svg => getComputedStyle(svg.querySelector('path')).fill)"
+    )
+    ground = browser.execute_script("return getComputedStyle(document.documentElement)"
+                                    ".backgroundColor")  # fmt: skip
+    assert len(grounds) == 19
+    assert set(grounds) == {ground}
+
+
+def test_on_paper_the_counts_are_open_and_the_colours_are_light(
+    pages: dict[str, Path], browser: webdriver.Chrome
+) -> None:
+    visit(browser, pages["whole"].as_uri(), 1280, "dark")
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    visible = "return document.querySelector('details table').checkVisibility()"
+    ground = "return getComputedStyle(document.documentElement).backgroundColor"
+    assert browser.execute_script(visible)
+    assert browser.execute_script(ground) == "rgb(255, 255, 255)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    assert not browser.execute_script(visible)
+    assert browser.execute_script(ground) != "rgb(255, 255, 255)"
+
+
+@pytest.mark.parametrize(
+    ("broken", "noticed"),
+    [
+        ("<script>alert(1)</script>", "log"),
+        ("<img src='https://example.org/x.png'>", "request"),
+        ("<div style='width: 3000px'>wide</div>", "overflow"),
+    ],
+)
+def test_a_page_that_breaks_the_rules_is_noticed(
+    broken: str, noticed: str, tmp_path: Path, pages: dict[str, Path], browser: webdriver.Chrome
+) -> None:
+    bad = tmp_path / "bad.html"
+    text = pages["empty"].read_text().replace("<main>", f"<main>{broken}", 1)
+    if noticed == "request":
+        # Without its policy, which would hold the request back.
+        text = re.sub("<meta http-equiv.*?>", "", text)
+    bad.write_text(text)
+    visit(browser, bad.as_uri(), 1280, "light")
+    found = {
+        "log": bool(browser.get_log("browser")),
+        "request": any("example.org" in request for request in requests(browser)),
+        "overflow": browser.execute_script("return document.documentElement.scrollWidth") > 1280,
+    }
+    assert found[noticed]

@@ -1,0 +1,464 @@
+"""Objects in a directory and in a real S3 bucket: one set of promises for both."""
+
+import hashlib
+import http.server
+import os
+import pickle
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tlcluster.errors import UserError
+from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.embedded import EmbeddedStore
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
+
+UNSAFE_KEYS = [
+    "",
+    "/etc/passwd",
+    "../secret",
+    "a/../../secret",
+    "a/..",
+    "./a",
+    "a//b",
+    "a/",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "a\x7fb",
+    ".tlcluster-1234",
+]
+
+
+@pytest.fixture(params=["directory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3_url"))
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def store(url: str, tmp_path: Path) -> Store:
+    return open_store(url, NodeCache(tmp_path / "cache"), create=True)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_was_put_comes_back_whole(store: Store, tmp_path: Path) -> None:
+    large = os.urandom(2**20) * 20
+    (tmp_path / "file").write_bytes(large)
+    for key, data in {"a": b"1", "deep/er/b": b"", "c": large}.items():
+        store.put(key, data)
+        assert store.get(key) == data
+    store.put("from-file", tmp_path / "file")
+    assert store.get("from-file") == large
+
+
+def test_a_put_replaces(store: Store) -> None:
+    store.put("a/b", b"first")
+    store.put("a/b", b"2nd")
+    assert store.get("a/b") == b"2nd"
+
+
+def test_a_listing_has_every_object_below_a_prefix_in_order_of_keys(store: Store) -> None:
+    assert store.list() == []
+    for key in ["b/2", "b/10", "a", "b-c/1", "bb"]:
+        store.put(key, key.encode())
+    assert store.list() == [("a", 1), ("b-c/1", 5), ("b/10", 4), ("b/2", 3), ("bb", 2)]
+    assert store.list("b/") == [("b/10", 4), ("b/2", 3)]
+    assert store.list("b/1") == [("b/10", 4)]
+    assert store.list("b-c") == [("b-c/1", 5)]
+    assert store.list("nothing/here/") == []
+
+
+def test_a_listing_is_longer_than_a_page_of_s3(store: Store) -> None:
+    keys = [f"{number:04d}" for number in range(1100)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put(key, b""), keys))
+    assert [item.key for item in store.list()] == keys
+
+
+def test_a_missing_object_is_named(store: Store) -> None:
+    store.put("a/b", b"")
+    for key in ["no/such", "a", "a/b/c"]:
+        with pytest.raises(ObjectMissing, match=re.escape(f"{key}: no such object in {store.url}")):
+            store.get(key)
+    with pytest.raises(ObjectMissing) as caught:
+        store.fetch("no/such", sha256=sha256(b""), size=0)
+    assert caught.value.key == "no/such"
+
+
+def test_put_if_absent_never_replaces(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"from file")
+    assert store.put_if_absent("index.json", tmp_path / "file")
+    assert not store.put_if_absent("index.json", b"second")
+    assert store.get("index.json") == b"from file"
+    assert [item.key for item in store.list()] == ["index.json"]
+
+
+def test_of_many_who_put_if_absent_at_once_exactly_one_succeeds(url: str, store: Store) -> None:
+    stores = [store, *(open_store(url) for _ in range(7))]
+    for attempt in range(5):
+        key = f"race/{attempt}"
+        barrier = threading.Barrier(len(stores))
+
+        def put(number: int, key: str = key, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            return stores[number].put_if_absent(key, str(number).encode())
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            won = list(pool.map(put, range(len(stores))))
+        assert sum(won) == 1
+        assert store.get(key) == str(won.index(True)).encode()
+
+
+def test_a_reader_sees_an_object_as_a_whole_while_it_is_replaced(store: Store) -> None:
+    contents = [bytes([number]) * 300_000 for number in range(2)]
+    store.put("a", contents[0])
+    done = threading.Event()
+
+    def replace() -> None:
+        for number in range(30):
+            store.put("a", contents[number % 2])
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(replace)
+        while not done.is_set() and not writer.done():
+            assert store.get("a") in contents
+        writer.result()
+
+
+def test_a_delete_is_final_and_may_be_repeated(store: Store) -> None:
+    store.put("a/b", b"1")
+    store.put("a/c", b"2")
+    store.delete("a/b")
+    store.delete("a/b")
+    assert store.list() == [("a/c", 1)]
+
+
+@pytest.mark.parametrize("key", UNSAFE_KEYS)
+def test_a_key_that_leaves_the_store_is_refused_everywhere(store: Store, key: str) -> None:
+    refused = f"key {key!r}: not a safe key; a key is a relative path like `train/0001.npy`"
+    for call in (
+        lambda: store.get(key),
+        lambda: store.put(key, b""),
+        lambda: store.put_if_absent(key, b""),
+        lambda: store.delete(key),
+        lambda: store.fetch(key, sha256=sha256(b""), size=0),
+    ):
+        assert message(call) == refused
+    if key.removesuffix("/") and key.removesuffix("/") != "a":
+        assert message(lambda: store.list(key)) == refused
+    assert store.list() == []
+
+
+def test_a_fetched_object_is_a_local_file_with_its_content(store: Store) -> None:
+    data = os.urandom(100_000)
+    store.put("train/0.npy", data)
+    for _ in range(2):
+        path = store.fetch("train/0.npy", sha256=sha256(data), size=len(data))
+        assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "longer"])
+def test_a_damaged_object_is_told_with_key_expected_and_found(store: Store, damage: str) -> None:
+    data = b"x" * 100
+    found = {"flipped": b"y" + data[1:], "cut": data[:50], "longer": data + b"z"}[damage]
+    store.put("train/0.npy", found)
+    with pytest.raises(CorruptObject) as caught:
+        store.fetch("train/0.npy", sha256=sha256(data), size=len(data))
+    assert caught.value.key == "train/0.npy"
+    assert str(caught.value) == (
+        f"train/0.npy: the object is damaged: expected sha256 {sha256(data)} (100 bytes), "
+        f"found sha256 {sha256(found)} ({len(found)} bytes); "
+        "delete it and ingest the same source again"
+    )
+
+
+def test_a_directory_is_verified_in_place(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.put("a", b"1")
+    assert store.fetch("a", sha256=sha256(b"1"), size=1) == tmp_path / "a"
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    for error in (CorruptObject("k", "e", "f"), ObjectMissing("k", "s")):
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+        assert (type(copy), vars(copy), str(copy)) == (type(error), vars(error), str(error))
+
+
+def test_an_address_opens_the_same_store_anywhere(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"1")
+    monkeypatch.chdir(tmp_path)
+    assert open_store(store.url).url == store.url
+    assert open_store(store.url).get("a") == b"1"
+
+
+def test_a_directory_may_be_given_in_any_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in ["a b", "./a b", "~/a b", f"{tmp_path}/a b/", f"file://{tmp_path}/a%20b"]:
+        assert open_store(url).url == f"{tmp_path}/a b"
+
+
+def test_temporary_files_of_a_directory_are_no_objects(tmp_path: Path) -> None:
+    (tmp_path / ".tlcluster-0123456789abcdef").write_bytes(b"half")
+    assert open_store(str(tmp_path)).list() == []
+
+
+def test_a_full_disk_leaves_the_old_object_and_nothing_else(small_disk: Path) -> None:
+    store = open_store(str(small_disk))
+    store.put("a", b"old")
+    for put in (store.put, store.put_if_absent):
+        assert message(lambda put=put: put("a", bytes(2 * 2**20))) == (  # type: ignore[misc]
+            f"{small_disk}/a: the disk is full; free some space or name another store"
+        )
+    assert store.get("a") == b"old"
+    assert [path.name for path in small_disk.iterdir()] == ["a"]
+
+
+def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    expected = {
+        str(tmp_path / "none"): f"{tmp_path}/none: no such directory; check the path, or fill a "
+        f"store there: python jobs/ingest.py --source … --store {tmp_path}/none",
+        str(tmp_path / "file"): f"{tmp_path}/file: is a file; a store is a directory or "
+        "s3://BUCKET/PREFIX",
+        "gs://bucket/data": "gs://…: no such kind of store; give s3://BUCKET/PREFIX or a directory",
+        "https://host/data": "https://…: no such kind of store; give s3://BUCKET/PREFIX or a "
+        "directory",
+        "s3:/bucket": "s3:/bucket: the scheme ends in two slashes, as in s3://BUCKET/PREFIX",
+        "file://host/data": "file://host/data: file:// names no host; give file:///DIRECTORY",
+        "s3://": "s3://: '' is no bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to 63 "
+        "letters, digits, dots and dashes",
+        "s3://b/data": "s3://b/data: 'b' is no bucket name; give s3://BUCKET/PREFIX with a bucket "
+        "of 3 to 63 letters, digits, dots and dashes",
+        "s3://bucket/../data": "key '../data': not a safe key; a key is a relative path like "
+        "`train/0001.npy`",
+        "s3://key:secret@bucket/data": "s3://…@…: a store's address holds no credential and no "
+        "host; give s3://BUCKET/PREFIX, the endpoint in AWS_ENDPOINT_URL and keys the way the AWS "
+        "tools take them",
+    }
+    for url, text in expected.items():
+        assert message(lambda url=url: open_store(url)) == text  # type: ignore[misc]
+
+
+def test_a_directory_that_cannot_be_made_or_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert message(lambda: open_store(str(tmp_path / "file" / "store"), create=True)) == (
+        f"{tmp_path}/file/store: not a directory; name a store that this account can use"
+    )
+    assert message(lambda: open_store("/proc/self", create=True)) == (
+        "/proc/self: no such file or directory; name a store that this account can use"
+    )
+
+
+def test_a_bucket_that_does_not_exist_is_told(s3: EmbeddedStore) -> None:
+    assert message(lambda: open_store("s3://no-such-bucket/data")) == (
+        f"s3://no-such-bucket/data: no bucket 'no-such-bucket' at {s3.endpoint}; check the name "
+        "and AWS_ENDPOINT_URL, or make it: aws s3 mb s3://no-such-bucket"
+    )
+
+
+def test_a_wrong_key_is_told_without_repeating_it(
+    s3: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = re.findall(r"= (\S+)", s3.credentials_file.read_text())
+    for access, secret, code in [
+        (right[0], "wrong-secret", "SignatureDoesNotMatch"),
+        ("wrong-key", right[1], "InvalidAccessKeyId"),
+    ]:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", access)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        assert message(lambda: open_store(s3.url)) == (
+            f"{s3.url}: {s3.endpoint} refuses the credentials ({code}); check AWS_PROFILE or "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to this endpoint"
+        )
+
+
+def test_missing_credentials_are_told(
+    s3: EmbeddedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_PROFILE")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    assert message(lambda: open_store(s3.url)) == (
+        f"{s3.url}: no credentials found; give them the way the AWS tools take them: AWS_PROFILE, "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
+    )
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert message(lambda: open_store(s3.url)) == (
+        f"{s3.url}: The config profile (nobody) could not be found; see the AWS configuration"
+    )
+
+
+def set_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+
+
+def test_an_endpoint_that_does_not_answer_is_told_without_its_password(
+    s3: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_endpoint(monkeypatch, "http://user:password@127.0.0.1:1")
+    assert message(lambda: open_store(s3.url)) == (
+        f"{s3.url}: http://127.0.0.1:1 cannot be reached (EndpointConnectionError); check "
+        "AWS_ENDPOINT_URL, the network and the proxy settings"
+    )
+    set_endpoint(monkeypatch, "127.0.0.1:1")
+    assert message(lambda: open_store(s3.url)) == (
+        f"{s3.url}: AWS_ENDPOINT_URL is not an address; give http(s)://HOST:PORT"
+    )
+
+
+def test_what_the_account_may_not_do_is_told(s3: EmbeddedStore) -> None:
+    # The key of the embedded store may list every bucket and write its own only.
+    from tlcluster.storage.s3 import S3Store  # noqa: PLC0415
+
+    foreign = S3Store("no-such-bucket", "", NodeCache())
+    assert message(lambda: foreign.put("a", b"")) == (
+        f"s3://no-such-bucket: these credentials may not do PutObject (AccessDenied) at "
+        f"{s3.endpoint}; have s3:ListBucket, s3:GetObject and, to write, s3:PutObject and "
+        "s3:DeleteObject granted"
+    )
+
+
+def test_no_secret_is_in_what_a_store_shows_of_itself(s3: EmbeddedStore) -> None:
+    store = open_store(s3.url)
+    for secret in re.findall(r"= (\S+)", s3.credentials_file.read_text()):
+        assert secret not in f"{store!r} {vars(store)} {store.url} {s3!r}"
+
+
+class Simulated(http.server.BaseHTTPRequestHandler):
+    """A server that misbehaves as S3 does and SeaweedFS does not, once."""
+
+    protocol_version = "HTTP/1.1"
+    body = b"whole body"
+    tokens: list[str]
+    expired: set[str]
+    cuts: list[str]
+
+    def do_GET(self) -> None:
+        token = self.headers.get("X-Amz-Security-Token", "")
+        self.tokens.append(token)
+        if token in self.expired:
+            self.answer(400, b"<Error><Code>ExpiredToken</Code><Message>m</Message></Error>")
+        elif "list-type" in self.path:
+            self.answer(200, b"<ListBucketResult></ListBucketResult>")
+        elif self.cuts:
+            self.cuts.pop()
+            self.answer(200, self.body, cut=4)
+        else:
+            self.answer(200, self.body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def answer(self, status: int, body: bytes, cut: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[:cut])
+        self.close_connection = cut is not None
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def simulated(
+    s3: EmbeddedStore,  # noqa: ARG001  # its profile
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[type[Simulated]]:
+    """The environment points at a simulated server, with keys in a file."""
+    monkeypatch.setattr(Simulated, "tokens", [], raising=False)
+    monkeypatch.setattr(Simulated, "expired", set(), raising=False)
+    monkeypatch.setattr(Simulated, "cuts", [], raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Simulated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        set_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        write_token(tmp_path, "first")
+        yield Simulated
+        server.shutdown()
+
+
+def write_token(folder: Path, token: str) -> None:
+    (folder / "credentials").write_text(
+        "[tlcluster]\naws_access_key_id = k\naws_secret_access_key = s\n"
+        f"aws_session_token = {token}\n"
+    )
+
+
+def test_a_token_that_expired_is_read_again_from_a_simulated_server(
+    simulated: type[Simulated], tmp_path: Path
+) -> None:
+    store = open_store("s3://bucket")
+    simulated.expired.add("first")
+    write_token(tmp_path, "second")
+    assert store.get("a") == b"whole body"
+    assert list(dict.fromkeys(simulated.tokens)) == ["first", "second"]
+
+
+def test_a_token_that_stays_expired_is_told_by_a_simulated_server(
+    simulated: type[Simulated],
+) -> None:
+    simulated.expired.add("first")
+    assert "refuses the credentials (ExpiredToken)" in message(lambda: open_store("s3://bucket"))
+
+
+def test_a_body_that_a_simulated_server_cuts_short_is_read_again(
+    simulated: type[Simulated], tmp_path: Path
+) -> None:
+    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
+    simulated.cuts.append("get")
+    assert store.get("a") == b"whole body"
+    simulated.cuts.append("fetch")
+    path = store.fetch("a", sha256=sha256(b"whole body"), size=10)
+    assert path.read_bytes() == b"whole body"
+    assert simulated.cuts == []
+
+
+def test_a_download_is_one_request_to_a_simulated_server(
+    simulated: type[Simulated], tmp_path: Path
+) -> None:
+    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
+    before = len(simulated.tokens)
+    store.fetch("a", sha256=sha256(b"whole body"), size=10)
+    assert len(simulated.tokens) == before + 1
+
+
+def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def make(_: int) -> list[str]:
+        made = []
+        for number in range(50):
+            start.wait(60)
+            made.append(open_store(f"{tmp_path}/{number}/new", create=True).url)
+        return made
+
+    with ThreadPoolExecutor(8) as pool:
+        expected = [f"{tmp_path}/{number}/new" for number in range(50)]
+        assert list(pool.map(make, range(8))) == [expected] * 8

@@ -1,0 +1,98 @@
+"""Datasets: the stream's batches in TensorFlow, unchanged, in order, a few ahead."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tlcluster.dataset.order import training_batches
+from tlcluster.dataset.shards import read_index
+from tlcluster.dataset.stream import Batch, stream
+from tlcluster.storage.protocol import Store
+from tlcluster.training.data import PREFETCH, dataset
+
+Triple = tuple[int, int, Batch]
+
+
+def made(n: int, *, features: bool = False, epoch: int = 1) -> Triple:
+    generator = np.random.default_rng(n)
+    inputs = (
+        generator.normal(size=(n, 512)).astype(np.float32)
+        if features
+        else generator.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    )
+    labels, samples = generator.integers(0, 10, n), generator.integers(0, 2**40, n)
+    return epoch, epoch + 100, Batch(inputs, labels, samples, np.arange(n), 2 * n + 1)
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_batches_come_in_order_and_bit_for_bit(features: bool) -> None:
+    batches = [made(n, features=features, epoch=1 + n % 3) for n in (5, 1, 0, 7, 128)]
+    elements = list(dataset(lambda: iter(batches), features=features))
+    assert len(elements) == len(batches)
+    for element, (epoch, view, batch) in zip(elements, batches, strict=True):
+        inputs, labels, samples, *numbers = (part.numpy() for part in element)
+        for ours, theirs in zip(
+            (inputs, labels, samples), (batch.inputs, batch.labels, batch.samples), strict=True
+        ):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+        assert numbers == [epoch, view, batch.global_rows]
+
+
+def test_one_graph_takes_batches_of_every_size() -> None:
+    traced = []
+
+    @tf.function
+    def call(batches: Iterator[tuple[tf.Tensor, ...]], steps: tf.Tensor) -> tf.Tensor:
+        traced.append(1)
+        rows = tf.constant(0)
+        for _ in tf.range(steps):
+            rows += tf.shape(next(batches)[0])[0]
+        return rows
+
+    batches = iter(dataset(lambda: (made(n) for n in range(20)), features=False))
+    assert call(batches, tf.constant(12)).numpy() == sum(range(12))
+    assert call(batches, tf.constant(8)).numpy() == sum(range(12, 20))
+    assert len(traced) == 1
+
+
+def test_only_a_few_batches_are_made_ahead() -> None:
+    made_so_far = threading.Semaphore(0)
+    count = 0
+
+    def endless() -> Iterator[Triple]:
+        nonlocal count
+        for _ in itertools.count():
+            count += 1
+            made_so_far.release()
+            yield made(2)
+
+    batches = iter(dataset(endless, features=False))
+    next(batches)
+    for _ in range(PREFETCH):  # these are made without being asked for
+        assert made_so_far.acquire(timeout=60)
+    assert count <= PREFETCH + 3
+
+
+def test_workers_read_their_own_rows_and_no_others_under_a_strategy(sample_store: Store) -> None:
+    index, _ = read_index(sample_store)
+
+    def rank_1_of_3() -> Iterator[Triple]:
+        rows = training_batches(
+            index.shard_rows("train"), seed=5, epoch=1, global_batch=128, rank=1, world_size=3
+        )
+        for batch in stream(sample_store, index, "train", rows):
+            yield 1, 0, batch
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    distributed = strategy.distribute_datasets_from_function(
+        lambda _: dataset(rank_1_of_3, features=False)
+    )
+    ours = [element[2].numpy() for element in distributed]
+    np.testing.assert_array_equal(
+        np.concatenate(ours), np.concatenate([batch.samples for _, _, batch in rank_1_of_3()])
+    )

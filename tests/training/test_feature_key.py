@@ -1,0 +1,79 @@
+"""Feature keys: another place for whatever features depend on, and for nothing else."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlcluster.storage.open import open_store
+from tlcluster.training.feature_key import PLAIN, FeatureKey, delete_view, view_of
+
+keys = st.builds(
+    FeatureKey,
+    index_sha256=st.sampled_from(["a" * 64, "b" * 64]),
+    weights=st.sampled_from(["c" * 64, "random-1", "random-2"]),
+    preprocess=st.sampled_from(["raw", "vgg16"]),
+    seed=st.integers(0, 3),
+)
+"""Few values of each part, so that two keys often differ in one part only."""
+
+splits = st.sampled_from(["train", "valid", "test"])
+augmented_views = st.integers(1, 3)
+views = st.integers(PLAIN, 3)
+
+
+@given(one=st.tuples(keys, splits, augmented_views), other=st.tuples(keys, splits, augmented_views))
+def test_two_keys_share_a_place_only_if_they_are_equal(
+    one: tuple[FeatureKey, str, int], other: tuple[FeatureKey, str, int]
+) -> None:
+    assert (one[0].place(*one[1:]) == other[0].place(*other[1:])) == (one == other)
+
+
+@given(key=keys, split=splits, seed=st.integers(0, 2**31 - 1))
+def test_plain_images_do_not_depend_on_the_seed(key: FeatureKey, split: str, seed: int) -> None:
+    other = key._replace(seed=seed)
+    assert key.place(split, PLAIN) == other.place(split, PLAIN)
+    assert (key.place(split, 1) == other.place(split, 1)) == (seed == key.seed)
+
+
+@given(key=keys, split=splits, view=augmented_views)
+def test_an_augmented_view_is_never_taken_for_the_plain_one(
+    key: FeatureKey, split: str, view: int
+) -> None:
+    assert key.place(split, view) != key.place(split, PLAIN)
+
+
+@given(key=keys, split=splits, view=st.integers(0, 10**7))
+def test_no_place_lies_inside_another(key: FeatureKey, split: str, view: int) -> None:
+    assert not f"{key.place(split, view)}/".startswith(f"{key.place(split, view // 10)}/") or (
+        view == view // 10
+    )
+
+
+def test_the_place_never_changes_silently() -> None:
+    key = FeatureKey("a" * 64, "b" * 64, "raw", 524)
+    assert key.place("train", 3) == "features/6ad68be73d48fa6beeb53aaf335ebe08/train/00003"
+    assert key.place("test", PLAIN) == "features/b62f4e54e38ea4afd7c8cfe3c46096e3/test/00000"
+
+
+def test_an_epoch_shows_a_fresh_view_or_the_next_in_turn() -> None:
+    assert [view_of(epoch, None) for epoch in (1, 2, 300)] == [1, 2, 300]
+    assert [view_of(epoch, 3) for epoch in range(1, 8)] == [1, 2, 3, 1, 2, 3, 1]
+    assert [view_of(epoch, 1) for epoch in (1, 2, 9)] == [1, 1, 1]
+
+
+def test_deleting_a_view_leaves_all_others(tmp_path: Path) -> None:
+    features = open_store(str(tmp_path))
+    key = FeatureKey("a" * 64, "b" * 64, "raw", 524)
+    other = key._replace(preprocess="vgg16")
+    kept = {
+        f"{other.place('train', 1)}/00000.json",
+        f"{key.place('train', 2)}/00000.json",
+        f"{key.place('train', 10)}/00000.json",
+        f"{key.place('train', PLAIN)}/00000.json",
+        f"{key.place('valid', 1)}/00000.json",
+    }
+    for name in (*kept, *(f"{key.place('train', 1)}/{n:05d}.json" for n in range(3))):
+        features.put(name, b"")
+    delete_view(features, key, "train", 1)
+    assert {found.key for found in features.list()} == kept

@@ -1,0 +1,306 @@
+"""Models: the study's parameter counts, one set of weights in every form, Dropout by sample."""
+
+import io
+from collections.abc import Iterator
+
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tlcluster.experiments import (
+    BASE_PARAMETERS,
+    EXPERIMENTS,
+    Experiment,
+    trainable_parameters,
+)
+from tlcluster.training.model import (
+    IMAGENET_MEANS_BGR,
+    Models,
+    SampleDropout,
+    VggPreprocess,
+    build_models,
+    changing_weights,
+    layer_records,
+    load_weights_file,
+    no_keys,
+    parameter_counts,
+    weights_file,
+)
+
+TRAINABLE = {
+    "frozen": 267_786,
+    "augmented": 267_786,
+    "regularized": 269_834,
+    "finetuned": 14_982_474,
+}
+
+VGG16 = [
+    "block1_conv1",
+    "block1_conv2",
+    "block1_pool",
+    "block2_conv1",
+    "block2_conv2",
+    "block2_pool",
+    "block3_conv1",
+    "block3_conv2",
+    "block3_conv3",
+    "block3_pool",
+    "block4_conv1",
+    "block4_conv2",
+    "block4_conv3",
+    "block4_pool",
+    "block5_conv1",
+    "block5_conv2",
+    "block5_conv3",
+    "block5_pool",
+]
+
+HEADS = {
+    "frozen": ["flatten", "dense", "logits"],
+    "augmented": ["flatten", "dense", "logits"],
+    "regularized": ["base_norm", "flatten", "dense", "dense_norm", "dropout", "logits"],
+    "finetuned": ["flatten", "dense", "logits"],
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras() -> Iterator[None]:
+    """Forget the models of a test when it ends."""
+    yield
+    keras.backend.clear_session()
+
+
+def built(name: str, weights: bytes | None = None, seed: int = 524, **changes: object) -> Models:
+    experiment = Experiment(**{**EXPERIMENTS[name].model_dump(), **changes})
+    return build_models(experiment, classes=10, seed=seed, imagenet_weights=weights)
+
+
+def logits_of(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
+    inputs = tf.constant(inputs, tf.float32)
+    return model([inputs, no_keys(inputs)], training=False).numpy()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_parameter_counts_are_those_of_the_study(name: str) -> None:
+    trainable, total = parameter_counts(built(name).whole)
+    assert trainable == TRAINABLE[name] == trainable_parameters(EXPERIMENTS[name])
+    # BatchNorm's moving means and variances are numbers that are not trained.
+    moving = 2 * (512 + 512) if name == "regularized" else 0
+    assert total == BASE_PARAMETERS + moving + (
+        trainable - BASE_PARAMETERS if name == "finetuned" else trainable
+    )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_layer_records_lead_from_the_image_through_the_base_to_the_logits(name: str) -> None:
+    models = built(name)
+    records = layer_records(models.whole)
+    assert [record.name for record in records] == ["images", *VGG16, *HEADS[name]]
+    assert [record.name for record in records if record.in_base] == VGG16
+    assert {record.name for record in records if record.in_base and record.trainable} == (
+        {layer for layer in VGG16 if "conv" in layer} if name == "finetuned" else set()
+    )
+    by_name = {record.name: record for record in records}
+    assert by_name["images"].kind == "InputLayer"
+    assert by_name["block1_conv1"].output_shape == (32, 32, 64)
+    assert by_name["block5_pool"].output_shape == (1, 1, 512)
+    assert by_name["flatten"].output_shape == (512,)
+    assert by_name["logits"].output_shape == (10,)
+    assert by_name["dense"].trainable
+    assert sum(record.params for record in records) == parameter_counts(models.whole)[1]
+
+
+def test_preprocessing_is_a_layer_between_image_and_base() -> None:
+    names = [record.name for record in layer_records(built("frozen", preprocess="vgg16").whole)]
+    assert names[:3] == ["images", "preprocess", "block1_conv1"]
+
+
+@pytest.mark.parametrize("preprocess", ["raw", "vgg16"])
+@pytest.mark.parametrize("name", ["frozen", "regularized"])
+def test_the_whole_is_the_head_of_the_base(
+    name: str, preprocess: str, imagenet_weights: bytes, sample_images: np.ndarray
+) -> None:
+    models = built(name, imagenet_weights, preprocess=preprocess)
+    for layer in models.whole.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # As trained as any: the initial statistics would hide a layer left out.
+            layer.moving_mean.assign(tf.random.uniform((512,), 0, 3, seed=1))
+            layer.moving_variance.assign(tf.random.uniform((512,), 1, 9, seed=2))
+    features = models.base(tf.constant(sample_images[:64], tf.float32), training=False).numpy()
+    assert features.shape == (64, 512)
+    assert features.dtype == np.float32
+    assert features.std() > 1  # of real images, with real weights
+    np.testing.assert_allclose(
+        logits_of(models.head, features),
+        logits_of(models.whole, sample_images[:64]),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_the_base_starts_from_the_published_weights(imagenet_weights: bytes) -> None:
+    models = built("frozen", imagenet_weights)
+    vgg16 = models.whole.get_layer("vgg16")
+    with h5py.File(io.BytesIO(imagenet_weights)) as file:
+        for layer in vgg16.layers:
+            stored = [file[layer.name][name][()] for name in file[layer.name].attrs["weight_names"]]
+            assert len(stored) == len(layer.weights)
+            for ours, theirs in zip(layer.weights, stored, strict=True):
+                np.testing.assert_array_equal(ours.numpy(), theirs)
+
+
+@pytest.mark.parametrize("name", ["regularized", "finetuned"])
+def test_a_weights_file_brings_all_weights_back(name: str, sample_images: np.ndarray) -> None:
+    saved = built(name, seed=1).whole
+    loaded = built(name, seed=2).whole
+    before = logits_of(saved, sample_images[:8])
+    assert not np.array_equal(logits_of(loaded, sample_images[:8]), before)
+    with weights_file(saved) as path:
+        load_weights_file(loaded, path.read_bytes())
+    for ours, theirs in zip(loaded.weights, saved.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    np.testing.assert_array_equal(logits_of(loaded, sample_images[:8]), before)
+
+
+def test_the_weights_of_another_model_are_refused() -> None:
+    with (
+        weights_file(built("frozen").whole) as path,
+        pytest.raises(ValueError, match="expected 4 variables"),
+    ):
+        load_weights_file(built("regularized").whole, path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["regularized", "finetuned"])
+def test_the_same_seed_gives_the_same_initial_weights(name: str) -> None:
+    first, again, other = (
+        [weight.numpy() for weight in built(name, seed=seed).whole.weights] for seed in (7, 7, 8)
+    )
+    for ours, theirs in zip(first, again, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    drawn = [ours for ours in first if len(np.unique(ours)) > 1]
+    assert len(drawn) == 15  # the kernels of 13 convolutions and 2 dense layers
+    for ours, theirs in zip(first, other, strict=True):
+        if len(np.unique(ours)) > 1:
+            assert not np.array_equal(ours, theirs)
+
+
+def test_what_training_changes_leaves_a_frozen_base_out() -> None:
+    def names(model: keras.Model) -> list[str]:
+        return [weight.name.removesuffix(":0") for weight in changing_weights(model)]
+
+    assert names(built("frozen").whole) == [
+        "dense/kernel",
+        "dense/bias",
+        "logits/kernel",
+        "logits/bias",
+    ]
+    regularized = names(built("regularized").whole)
+    assert len(regularized) == 12
+    assert {"base_norm/moving_mean", "dense_norm/moving_variance"} < set(regularized)
+    finetuned = built("finetuned").whole
+    assert len(changing_weights(finetuned)) == len(finetuned.weights) == 30
+
+
+def test_preprocessing_is_that_of_keras_applications(sample_images: np.ndarray) -> None:
+    ours = VggPreprocess()(tf.constant(sample_images[:32], tf.float32)).numpy()
+    theirs = keras.applications.vgg16.preprocess_input(sample_images[:32].astype(np.float32))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert IMAGENET_MEANS_BGR == (103.939, 116.779, 123.68)
+
+
+# Dropout
+
+
+def dropped(
+    rate: float, seed: int, epoch: int, samples: list[int], units: int = 64, training: bool = True
+) -> np.ndarray:
+    """What Dropout makes of ones."""
+    keys = tf.constant([[epoch, sample] for sample in samples], tf.int64)
+    layer = SampleDropout(rate, seed)
+    return layer([tf.ones((len(samples), units)), keys], training=training).numpy()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    epoch=st.integers(1, 300),
+    samples=st.lists(st.integers(0, 10**6), min_size=1, max_size=12, unique=True),
+    data=st.data(),
+)
+def test_a_sample_has_the_same_mask_wherever_it_stands(
+    seed: int, epoch: int, samples: list[int], data: st.DataObject
+) -> None:
+    masks = dict(zip(samples, dropped(0.2, seed, epoch, samples), strict=True))
+    elsewhere = data.draw(st.permutations(samples))[: data.draw(st.integers(1, len(samples)))]
+    for sample, mask in zip(elsewhere, dropped(0.2, seed, epoch, elsewhere), strict=True):
+        np.testing.assert_array_equal(mask, masks[sample])
+
+
+def test_another_seed_epoch_or_sample_has_another_mask() -> None:
+    mask = dropped(0.2, 524, 3, [17])
+    for other in (
+        dropped(0.2, 525, 3, [17]),
+        dropped(0.2, 524, 4, [17]),
+        dropped(0.2, 524, 3, [9]),
+    ):
+        assert not np.array_equal(mask, other)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.9])
+def test_dropout_drops_its_rate_and_keeps_the_mean(rate: float) -> None:
+    out = dropped(rate, 524, 1, list(range(2000)), units=512)
+    assert np.mean(out == 0) == pytest.approx(rate, abs=0.002)
+    np.testing.assert_allclose(out[out != 0], 1 / (1 - rate), rtol=1e-6)
+    assert out.mean() == pytest.approx(1, abs=0.02)
+
+
+def test_dropout_does_nothing_outside_training() -> None:
+    np.testing.assert_array_equal(dropped(0.2, 524, 1, [1, 2, 3], training=False), 1)
+
+
+def test_a_model_with_dropout_depends_on_epoch_and_sample_in_training_only() -> None:
+    model = built("regularized").head
+    features = tf.random.uniform((16, 512), 0, 9, seed=1)
+
+    def run(epoch: int, *, training: bool) -> np.ndarray:
+        keys = tf.stack([tf.fill((16,), epoch), tf.range(16)], axis=1)
+        return model([features, tf.cast(keys, tf.int64)], training=training).numpy()
+
+    assert not np.array_equal(run(1, training=True), run(2, training=True))
+    np.testing.assert_array_equal(run(1, training=False), run(2, training=False))
+
+
+@pytest.mark.parametrize("name", ["regularized", "finetuned"])
+def test_the_functions_on_images_and_on_features_are_the_models(
+    name: str, sample_images: np.ndarray
+) -> None:
+    models = build_models(EXPERIMENTS[name], classes=10, seed=1, imagenet_weights=None)
+    images = tf.constant(sample_images[:5], tf.float32)
+    keys = no_keys(images)
+    expected = models.whole([images, keys], training=False)
+    np.testing.assert_allclose(
+        models.logits_of_images(images, keys, training=False), expected, atol=1e-5
+    )
+    features = models.base(images, training=False)
+    np.testing.assert_allclose(
+        models.logits_of_features(features, keys, training=False), expected, atol=1e-5
+    )
+
+
+def test_no_image_has_no_logits_and_gradients_of_zero() -> None:
+    models = build_models(EXPERIMENTS["finetuned"], classes=10, seed=1, imagenet_weights=None)
+
+    @tf.function
+    def train(images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            logits = models.logits_of_images(images, no_keys(images), training=True)
+        return logits, tape.gradient(logits, models.whole.trainable_variables)
+
+    logits, gradients = train(tf.zeros((0, 32, 32, 3)))
+    assert logits.shape == (0, 10)
+    assert len(gradients) == len(models.whole.trainable_variables)
+    assert not any(np.any(gradient) for gradient in gradients)

@@ -1,0 +1,1 @@
+"""Folder or archive → shards in a store → batches of rows."""

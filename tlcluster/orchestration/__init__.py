@@ -1,0 +1,1 @@
+"""Settings → plan → Ray → the end of a run. Ray is imported only here."""

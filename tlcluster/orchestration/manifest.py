@@ -1,0 +1,174 @@
+"""Who, when, where and from what: the manifest of a run, and whether a rerun may go on with it."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import tlcluster
+from tlcluster.dataset.shards import Index
+from tlcluster.errors import UserError
+from tlcluster.experiments import EXPERIMENTS, Experiment
+from tlcluster.paths import CHECKOUT
+from tlcluster.records import (
+    MANIFEST,
+    DatasetRecord,
+    NodeRecord,
+    RunManifest,
+    WeightsRecord,
+)
+from tlcluster.settings import RunSettings
+from tlcluster.storage.protocol import ObjectMissing, Store
+
+PACKAGES = ("tensorflow", "tf_keras", "ray", "numpy", "scikit-learn", "scipy", "boto3")
+"""Whose versions are recorded: those that can change a result or its reading."""
+
+Setting = str | int | float | bool | None
+
+
+def deciding_settings(
+    settings: RunSettings, experiments: Sequence[Experiment], workers: int
+) -> dict[str, Setting]:
+    """The settings that decide the results, flat: `seed`, `frozen.epochs`, …
+
+    The number of workers is not among them unless the batch grows with it.
+    """
+    decided: dict[str, Setting] = {
+        "profile": settings.profile,
+        "seed": settings.seed,
+        "views": settings.views,
+        "view_seed": settings.view_seed,
+        "scale_batch": settings.scale_batch,
+    }
+    if settings.scale_batch:
+        decided["workers"] = workers
+    for experiment in experiments:
+        for field, value in experiment.model_dump().items():
+            if field not in ("name", "title", "summary"):
+                decided[f"{experiment.name}.{field}"] = value
+    return decided
+
+
+def new_manifest(
+    settings: RunSettings,
+    *,
+    command: str,
+    decided: Mapping[str, Setting],
+    experiments: Sequence[Experiment],
+    nodes: Sequence[NodeRecord],
+    weights: WeightsRecord,
+    index: Index,
+    index_sha256: str,
+    store_url: str,
+) -> RunManifest:
+    """The manifest of a run that begins now."""
+    return RunManifest(
+        name=str(settings.run_name),
+        status="running",
+        profile=settings.profile,
+        seed=settings.seed,
+        experiments=tuple(experiment.name for experiment in experiments),
+        command=command,
+        started=utc_now(),
+        versions=versions(),
+        hardware=tuple(nodes),
+        git_commit=git_commit(),
+        weights=weights,
+        dataset=DatasetRecord(
+            name=index.dataset,
+            index_sha256=index_sha256,
+            classes=index.classes,
+            splits={split: index.rows(split) for split in index.splits},
+            store=store_url,
+        ),
+        settings=dict(decided),
+    )
+
+
+def read_manifest(run: Store) -> RunManifest | None:
+    """The manifest of a run that exists, or None.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        content = run.get(MANIFEST)
+    except ObjectMissing:
+        return None
+    try:
+        return RunManifest.model_validate_json(content)
+    except ValueError:
+        raise UserError(
+            f"{run.url}/{MANIFEST} cannot be read; restore it, or use another --run-name"
+        ) from None
+
+
+def write_manifest(run: Store, manifest: RunManifest) -> None:
+    run.put(MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
+
+
+def continued(old: RunManifest, new: RunManifest) -> RunManifest:
+    """The manifest of a run that goes on: what it was, with what it is now.
+
+    Raises:
+        UserError: something that decides the results differs; it names what.
+    """
+    in_one_only = set(old.experiments) ^ set(new.experiments)
+    facts = {
+        "dataset": (old.dataset.index_sha256, new.dataset.index_sha256),
+        "weights": (old.weights.sha256 or "random", new.weights.sha256 or "random"),
+        **{
+            name: (old.settings.get(name), new.settings.get(name))
+            for name in {**old.settings, **new.settings}
+            if name.partition(".")[0] not in in_one_only
+        },
+    }
+    differences = [f"{name} was {a}, is {b}" for name, (a, b) in facts.items() if a != b]
+    if differences:
+        raise UserError(
+            f"--run-name {new.name}: that run exists with other settings: "
+            f"{'; '.join(differences)}; use the same settings to go on with it, or another name"
+        )
+    together = {*old.experiments, *new.experiments}
+    return new.model_copy(
+        update={
+            "experiments": tuple(name for name in EXPERIMENTS if name in together),
+            "settings": {**old.settings, **new.settings},
+            "started": old.started,
+            "wall_seconds": old.wall_seconds,
+        }
+    )
+
+
+def utc_now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Package → version, with Python's and our own first."""
+    return {
+        "python": platform.python_version(),
+        "tlcluster": tlcluster.__version__,
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that runs, with `+` if it was changed; None outside of one."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", CHECKOUT, *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changes else "")

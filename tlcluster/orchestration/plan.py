@@ -1,0 +1,95 @@
+"""What would run where: `--dry-run`. Starts nothing."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tlcluster.cinic10 import SPLITS
+from tlcluster.cost import flop
+from tlcluster.experiments import Experiment, trainable_parameters
+from tlcluster.orchestration.display import duration
+from tlcluster.orchestration.ready import Ready
+
+EFFICIENCY = 0.7
+"""Floating-point rate of VGG16 at 32×32 as part of the machine's matrix product rate: measured
+0.68 in training and 0.73 forward, TensorFlow 2.21 with oneDNN on two Xeon cores."""
+
+
+def show_plan(console: Console, ready: Ready) -> None:
+    """Print what a run would do."""
+    settings, admission, index = ready.settings, ready.admission, ready.index
+    rows = {split: index.rows(split) for split in SPLITS}
+    size = sum(info.bytes for split in SPLITS for info in index.shards(split))
+    cpus, gpus = (sum(getattr(node, kind) for node in ready.nodes) for kind in ("cpus", "gpus"))
+    facts = {
+        "run": f"{settings.run_name}, profile {settings.profile}, seed {settings.seed}",
+        "data": f"{ready.shown_store}: {', '.join(f'{rows[split]:,} {split}' for split in SPLITS)}"
+        f"; {size / 1e6:,.1f} MB to read",
+        "weights": ready.weights.found,
+        "output": f"{settings.output}/{settings.run_name}",
+        "cluster": f"{count(len(ready.nodes), 'node')}, {cpus:g} CPUs, {gpus:g} GPUs",
+        "at once": f"{admission.at_once} of {len(ready.experiments)}, each with "
+        f"{count(admission.workers, 'worker')} of {admission.cpus_per_worker:g} CPUs and "
+        f"{admission.gpus_per_worker:g} GPUs",
+    }
+    for name, value in facts.items():
+        say(console, f"{name:10s} {value}")
+    work = [
+        flop(experiment, rows, settings.views, features=settings.feature_cache)
+        for experiment in ready.experiments
+    ]
+    rate = None if admission.gpus_per_worker else matrix_product_rate()
+    times = [duration(flops / (EFFICIENCY * rate)) if rate else "" for flops in work]
+    console.print(_table(ready.experiments, times))
+    if rate:
+        say(
+            console,
+            f"All epochs of all of them take about {duration(sum(work) / (EFFICIENCY * rate))} of "
+            f"this machine, whose matrix product rate is {rate / 1e9:,.0f} GFLOP/s; early stopping "
+            "makes it less.",
+        )
+    else:
+        say(console, "No estimate of time: how fast the GPUs are is not known here.")
+    say(console, "Dry run: nothing was started.")
+
+
+def say(console: Console, line: str) -> None:
+    """One line as it is: not wrapped, not coloured, no markup in it."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
+def _table(experiments: Sequence[Experiment], times: Sequence[str]) -> Table:
+    table = Table()
+    table.add_column("experiment")
+    for column in ("trainable parameters", "epochs", "global batch", "learning rate", "at most"):
+        table.add_column(column, justify="right")
+    for experiment, at_most in zip(experiments, times, strict=True):
+        table.add_row(
+            experiment.name,
+            f"{trainable_parameters(experiment):,}",
+            f"≤ {experiment.epochs}",
+            f"{experiment.global_batch}",
+            f"{experiment.learning_rate:g}",
+            at_most,
+        )
+    return table
+
+
+def matrix_product_rate() -> float:
+    """This machine's float32 matrix product rate, in floating-point operations a second."""
+    size = 1024
+    matrix = np.random.default_rng(0).random((size, size), dtype=np.float32)
+    fastest = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        _ = matrix @ matrix
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * size**3 / fastest

@@ -1,0 +1,144 @@
+"""All that a run needs, checked before anything is written: settings, data, weights, cluster."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlcluster.cinic10 import CLASSES, IMAGE_SHAPE, SPLITS
+from tlcluster.dataset.sample import fill_with_sample
+from tlcluster.dataset.shards import Index, check_complete, read_index
+from tlcluster.errors import UserError
+from tlcluster.experiments import Experiment
+from tlcluster.orchestration.admission import Admission, admit
+from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
+from tlcluster.records import NodeRecord, WeightsRecord
+from tlcluster.settings import EMBEDDED, RunSettings, chosen_experiments, worker_range
+from tlcluster.storage.embedded import embedded_store
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import Store
+from tlcluster.training.weights import find_weights
+
+JOB_FOLDERS = "working_dir_files"
+"""Where Ray keeps the folders of jobs that were submitted to it, on every node."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a run needs, all of it checked."""
+
+    settings: RunSettings
+    """With a run name."""
+    experiments: tuple[Experiment, ...]
+    store: Store
+    index: Index
+    index_sha256: str
+    weights: WeightsRecord
+    weights_file: bytes | None
+    nodes: tuple[NodeRecord, ...]
+    admission: Admission
+
+    @property
+    def shown_store(self) -> str:
+        """The embedded store's address is another one every time; its name says more."""
+        return EMBEDDED if self.settings.store == EMBEDDED else self.store.url
+
+
+def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
+    """Check everything that is given; start the embedded store and Ray where they are asked for.
+
+    A dry run starts neither, and downloads no weights.
+    """
+    settings = settings.named()
+    refuse_to_lose(settings.output)
+    experiments = chosen_experiments(settings)
+    store = stack.enter_context(opened_store(settings))
+    index, index_sha256 = checked_index(store)
+    weights, weights_file = find_weights(settings.weights, store, download=not settings.dry_run)
+    address = given_address(settings.address)
+    if settings.dry_run and address is None:
+        nodes = local_nodes()
+    else:
+        nodes = stack.enter_context(ray_cluster(address))
+    if settings.store == EMBEDDED and len(nodes) > 1:
+        raise UserError(
+            f"--store {EMBEDDED}: this cluster has {len(nodes)} nodes, and the embedded store "
+            "is on one; fill a store that all nodes reach with jobs/ingest.py and name it"
+        )
+    admission = admit(
+        nodes,
+        len(experiments),
+        worker_range(settings.workers),
+        settings.cpus_per_worker,
+        settings.gpus_per_worker,
+    )
+    return Ready(
+        settings,
+        experiments,
+        store,
+        index,
+        index_sha256,
+        weights,
+        weights_file,
+        nodes,
+        admission,
+    )
+
+
+def refuse_to_lose(output: str) -> None:
+    """A job that is submitted to Ray works in a copy of a folder that is deleted after it.
+
+    Raises:
+        UserError: the output would be in there, where no other node sees it either.
+    """
+    if "://" not in output and JOB_FOLDERS in Path(output).absolute().parts:
+        raise UserError(
+            f"--output {output}: a job's working directory is deleted when the job is over; name "
+            "s3://BUCKET/PREFIX, or a directory that all nodes reach by its absolute path"
+        )
+
+
+@contextlib.contextmanager
+def opened_store(settings: RunSettings) -> Iterator[Store]:
+    """The store of the run. The embedded one is started, filled, and stopped at the end.
+
+    A dry run looks at the same sample in a directory.
+    """
+    if settings.store != EMBEDDED:
+        yield open_store(settings.store)
+        return
+    if "://" in settings.output:
+        raise UserError(
+            f"--output {settings.output}: with the embedded store the output is a directory, since "
+            "both would ask one endpoint; name a directory, or a store in S3 as well"
+        )
+    if settings.dry_run:
+        with tempfile.TemporaryDirectory(prefix="tlcluster-sample-") as folder:
+            store = open_store(folder)
+            fill_with_sample(store)
+            yield store
+        return
+    with embedded_store() as embedded:
+        store = open_store(embedded.url)
+        fill_with_sample(store)
+        yield store
+
+
+def checked_index(store: Store) -> tuple[Index, str]:
+    """The index of a store that holds all of it, in the shape of CINIC-10, and its sha256."""
+    index, sha256 = read_index(store)
+    if index.classes != CLASSES:
+        raise UserError(
+            f"{store.url}: its classes are {', '.join(index.classes)}; the experiments are "
+            f"about {', '.join(CLASSES)}: ingest CINIC-10 into another store"
+        )
+    if index.image_shape != IMAGE_SHAPE:
+        raise UserError(
+            f"{store.url}: its images have the shape {index.image_shape}; the experiments are "
+            f"about images of {IMAGE_SHAPE}: ingest CINIC-10 into another store"
+        )
+    for split in SPLITS:
+        index.shards(split)
+    check_complete(store, index)
+    return index, sha256

@@ -1,0 +1,204 @@
+"""A run from its settings to its report."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+from rich.console import Console
+
+from tlcluster import cli
+from tlcluster.errors import UserError
+from tlcluster.experiments import Experiment
+from tlcluster.orchestration.driver import Driver, read_result
+from tlcluster.orchestration.manifest import (
+    continued,
+    deciding_settings,
+    new_manifest,
+    read_manifest,
+    utc_now,
+    write_manifest,
+)
+from tlcluster.orchestration.plan import say, show_plan
+from tlcluster.orchestration.ready import Ready, made_ready
+from tlcluster.records import RunManifest, RunStatus
+from tlcluster.report import write as report
+from tlcluster.settings import RunSettings
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import Store
+
+MANIFEST_LOCK = ".manifest.lock"
+"""Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
+several drivers may work on one run."""
+
+
+def run_suite(settings: RunSettings, command: str) -> int:
+    """Run the chosen experiments to the end and write the report.
+
+    Args:
+        settings: what to run.
+        command: the command line, for the report.
+
+    Returns:
+        An exit status: 0 all finished, 1 some failed, 130 or 143 interrupted.
+
+    Raises:
+        UserError: something given cannot be used. Nothing was started or written.
+    """
+    began = time.monotonic()
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        if settings.dry_run:
+            show_plan(console, made_ready(settings, stack))
+            return cli.OK
+        output = stack.enter_context(opened_output(settings.output))
+        ready = made_ready(settings, stack)
+        run_url = f"{output.url.rstrip('/')}/{ready.settings.run_name}"
+        run = stack.enter_context(opened_output(run_url))
+        with held(run, MANIFEST_LOCK, wait=True):
+            manifest = begun_manifest(ready, run, command)
+            stack.enter_context(claimed(run, ready.experiments))
+            write_manifest(run, manifest)
+        driver = Driver(ready, manifest, output, run, console)
+        with driver.signals():
+            driver.run()
+            statuses = {row.status for row in driver.rows.values()}
+            with held(run, MANIFEST_LOCK, wait=True):
+                key = conclude(run, manifest, time.monotonic() - began)
+            driver.leave()
+    # After the block, for Ray has something to say when it ends, and this is the last line.
+    say(console, f"{run.url}/{key}")
+    if "interrupted" in statuses:
+        return cli.INTERRUPTED if driver.stopping == signal.SIGINT else cli.TERMINATED
+    return cli.FAILED if "failed" in statuses else cli.OK
+
+
+@contextlib.contextmanager
+def opened_output(url: str) -> Iterator[Store]:
+    """The store at an address, made where there is none; folders that stay empty go again.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    missing: list[Path] = []
+    with contextlib.suppress(OSError, RuntimeError):
+        path = Path(url).expanduser().absolute()
+        if "://" not in url:
+            missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield open_store(url, create=True)
+    finally:
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+
+
+def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
+    """The manifest of a run that begins, or goes on.
+
+    Raises:
+        UserError: the run exists with other settings, or its folder holds something else.
+    """
+    old = read_manifest(run)
+    if old is None:
+        refuse_to_overwrite(run)
+    manifest = new_manifest(
+        ready.settings,
+        command=command,
+        decided=deciding_settings(ready.settings, ready.experiments, ready.admission.workers),
+        experiments=ready.experiments,
+        nodes=ready.nodes,
+        weights=ready.weights,
+        index=ready.index,
+        index_sha256=ready.index_sha256,
+        store_url=ready.shown_store,
+    )
+    return manifest if old is None else continued(old, manifest)
+
+
+def refuse_to_overwrite(run: Store) -> None:
+    """A folder that is not a run's may hold files of the names that a run writes.
+
+    Raises:
+        UserError: there is such a folder in the place of the run.
+    """
+    others = [item.key for item in run.list() if not item.key.startswith(".")]
+    if others:
+        raise UserError(
+            f"{run.url}: holds files and no run ({others[0][:100]!r} and {len(others) - 1} more); "
+            "a run would write among them: use another --run-name or --output"
+        )
+
+
+def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
+    """Write the manifest's last state and the report; returns the report's key.
+
+    Args:
+        run: the run's folder.
+        manifest: of the run, as this driver began it; other drivers may have added to it.
+        seconds: for how long this driver worked on it.
+    """
+    manifest = read_manifest(run) or manifest
+    statuses = {read_result(run, name).status for name in manifest.experiments}
+    status: RunStatus = "finished"
+    if "interrupted" in statuses:
+        status = "interrupted"
+    elif statuses & {"queued", "running"}:
+        # Another driver's.
+        status = "running"
+    elif "failed" in statuses:
+        status = "failed"
+    write_manifest(
+        run,
+        manifest.model_copy(
+            update={
+                "status": status,
+                "finished": None if status == "running" else utc_now(),
+                "wall_seconds": manifest.wall_seconds + seconds,
+            }
+        ),
+    )
+    return report.write_report(run)
+
+
+@contextlib.contextmanager
+def claimed(run: Store, experiments: Sequence[Experiment]) -> Iterator[None]:
+    """Hold the experiments of a run, so that no second driver trains them at the same time.
+
+    Raises:
+        UserError: another driver has one of them.
+    """
+    with contextlib.ExitStack() as stack:
+        for experiment in experiments:
+            try:
+                stack.enter_context(held(run, f".{experiment.name}.lock", wait=False))
+            except filelock.Timeout:
+                raise UserError(
+                    f"{run.url}: another process is training {experiment.name} in this run; wait "
+                    "for it, stop it, or use another --run-name"
+                ) from None
+        yield
+
+
+@contextlib.contextmanager
+def held(run: Store, name: str, wait: bool) -> Iterator[None]:
+    """Hold a lock in a run's folder. It ends with the process, however that ends.
+
+    S3 has no such thing, and some file systems have none; there, two drivers with one run name
+    are the user's to avoid.
+
+    Raises:
+        filelock.Timeout: another process holds it, and we are not to wait.
+    """
+    if "://" in run.url:
+        yield
+        return
+    lock = filelock.FileLock(Path(run.url, name), blocking=wait)
+    with contextlib.suppress(NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

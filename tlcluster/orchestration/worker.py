@@ -1,0 +1,51 @@
+"""Between Ray Train and training: what Ray starts on a node, and what it is given."""
+
+from typing import NamedTuple
+
+import ray
+import ray.train
+
+from tlcluster.errors import UserError
+from tlcluster.records import EpochRecord
+from tlcluster.training.progress import Progress, now_and_then
+from tlcluster.training.task import Task
+
+
+class Order(NamedTuple):
+    """What the driver hands to every worker of an experiment."""
+
+    task: Task
+    weights: "list[ray.ObjectRef]"
+    """One reference to the ImageNet weights' bytes or None. Ray moves the bytes to a node
+    once; inside a list they arrive as a reference, not as a copy in every message."""
+    board: "ray.actor.ActorHandle"
+
+
+def run_worker(order: dict[str, Order]) -> None:
+    """The training function of an experiment's TensorflowTrainer."""
+    # The driver and Ray's controllers import this module too, and need no TensorFlow.
+    from tlcluster.training.train import Place, train  # noqa: PLC0415
+
+    task, weights, board = order["order"]
+    context = ray.train.get_context()
+    name = task.experiment.name
+    board.hello.remote(name, ray.get_runtime_context().current_actor)
+
+    def report(record: EpochRecord) -> None:
+        ray.train.report(record.model_dump())
+
+    def progress(now: Progress) -> bool:
+        return bool(ray.get(board.post.remote(name, now)))
+
+    place = Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        report=report,
+        progress=now_and_then(progress),
+    )
+    try:
+        train(task, place, ray.get(weights[0]))
+    except UserError as error:
+        # Ray wraps exceptions in text; the driver should know this one as it is.
+        ray.get(board.fail.remote(name, str(error)))
+        raise

@@ -1,0 +1,1 @@
+"""A run's records → numbers, figures and a page; neither Ray nor TensorFlow."""

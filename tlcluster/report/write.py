@@ -1,0 +1,38 @@
+"""Records → the report: `index.html`, `summary.csv`, `results.json` and the figures."""
+
+from tlcluster import records
+from tlcluster.report.page import draw_figures, render_page
+from tlcluster.report.runs import read_run
+from tlcluster.report.tables import results_json, summary_csv
+from tlcluster.storage.protocol import Store
+
+INDEX = f"{records.REPORT}/index.html"
+
+
+def write_report(store: Store, run_prefix: str = "") -> str:
+    """Write the report of a run, finished or not, beside its records.
+
+    The same records make the same bytes.
+
+    Args:
+        store: holds the run; for `jobs/report.py` it is the run's folder itself.
+        run_prefix: what the run's keys begin with, for example `first/` in a
+            store that holds many runs.
+
+    Returns:
+        The key of `index.html`, which is written last.
+
+    Raises:
+        UserError: there is no run, a record is damaged, or the store cannot be written.
+    """
+    run = read_run(store, run_prefix)
+    folder = f"{run_prefix}{records.REPORT}/"
+    # Before the figures, which take seconds: a run that is being ended may not have them.
+    store.put(f"{folder}summary.csv", summary_csv(run).encode())
+    store.put(f"{folder}results.json", results_json(run).encode())
+    figures = draw_figures(run)
+    for figure in figures.values():
+        store.put(f"{folder}{figure.name}.svg", figure.svg)
+        store.put(f"{folder}{figure.name}.png", figure.png)
+    store.put(run_prefix + INDEX, render_page(run, figures).encode())
+    return run_prefix + INDEX

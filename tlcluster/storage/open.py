@@ -1,0 +1,88 @@
+"""An address → the store there."""
+
+import os
+import re
+import tempfile
+import urllib.parse
+from pathlib import Path
+
+from tlcluster.errors import UserError
+from tlcluster.paths import expanded
+from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.directory import DirectoryStore, _explained
+from tlcluster.storage.protocol import Store, checked_key
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+
+
+def open_store(url: str, cache: NodeCache | None = None, create: bool = False) -> Store:
+    """The store at `s3://BUCKET/PREFIX`, in a directory, or at `file:///DIRECTORY`.
+
+    One cheap request checks that it answers.
+
+    Args:
+        url: the address.
+        cache: where fetched objects are kept; by default `NodeCache()`. A
+            directory needs none, its files are verified in place.
+        create: make the directory where there is none, and check that it can be written.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        if re.match(r"(s3|https?|file):", url):
+            raise UserError(f"{url}: the scheme ends in two slashes, as in s3://BUCKET/PREFIX")
+        return _open_directory(Path(url), create)
+    if scheme[1] == "file":
+        parts = urllib.parse.urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise UserError(f"{url}: file:// names no host; give file:///DIRECTORY")
+        return _open_directory(Path(urllib.parse.unquote(parts.path)), create)
+    if scheme[1] == "s3":
+        # boto3 takes a third of a second to import; commands that use a directory, or only
+        # print their help, need none of it.
+        from tlcluster.storage.s3 import open_bucket  # noqa: PLC0415
+
+        bucket, prefix = _bucket_and_prefix(url)
+        return open_bucket(bucket, prefix, cache or NodeCache())
+    raise UserError(
+        f"{scheme[1]}://…: no such kind of store; give s3://BUCKET/PREFIX or a directory"
+    )
+
+
+def _bucket_and_prefix(url: str) -> tuple[str, str]:
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise UserError(
+            "s3://…@…: a store's address holds no credential and no host; give s3://BUCKET/PREFIX, "
+            "the endpoint in AWS_ENDPOINT_URL and keys the way the AWS tools take them"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise UserError(
+            f"{url}: {bucket!r} is no bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to "
+            "63 letters, digits, dots and dashes"
+        )
+    prefix = prefix.strip("/")
+    return bucket, checked_key(prefix) if prefix else ""
+
+
+def _open_directory(path: Path, create: bool) -> DirectoryStore:
+    path = expanded(path).absolute()
+    with _explained(path):
+        # The workers of an experiment come to a new folder at the same moment: make, then look.
+        if create and not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such directory; check the path, or fill a store there: "
+                f"python jobs/ingest.py --source … --store {path}"
+            )
+        if not path.is_dir():
+            raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
+        if create:
+            tempfile.TemporaryFile(dir=path).close()
+        else:
+            os.scandir(path).close()
+    return DirectoryStore(path)

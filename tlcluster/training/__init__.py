@@ -1,0 +1,1 @@
+"""One worker's training. TensorFlow is imported only here."""
