@@ -116,7 +116,7 @@ def experiment_config(experiment: Experiment, seed: int = 524) -> ExperimentConf
 
 def vgg16(experiment: Experiment) -> tuple[LayerRecord, ...]:
     layers = [_layer("images", "InputLayer", (32, 32, 3))]
-    if experiment.preprocess == "vgg16":
+    if experiment.preprocess == "base":
         layers.append(_layer("preprocess", "VggPreprocess", (32, 32, 3)))
     channels, side = 3, 32
     for block, (convolutions, filters) in enumerate(

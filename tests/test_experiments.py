@@ -29,6 +29,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         for name, experiment in EXPERIMENTS.items()
     }
     recipe = {
+        "base": "vgg16",
         "base_trainable": False,
         "augment": False,
         "preprocess": "raw",
@@ -37,6 +38,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "dropout": 0.0,
         "patience": 10,
         "learning_rate": 1e-3,
+        "weight_decay": 0.0,
         "global_batch": 128,
     }
     assert differing == {

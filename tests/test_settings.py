@@ -42,8 +42,8 @@ def refusal(model: type[BaseModel], arguments: Sequence[str]) -> str:
 
 NAMES = "allowed: frozen, augmented, regularized, finetuned"
 FIELDS = (
-    "allowed: base_trainable, augment, preprocess, dense_units, batch_norm, dropout, epochs, "
-    "patience, learning_rate, global_batch"
+    "allowed: base, base_trainable, augment, preprocess, dense_units, batch_norm, dropout, epochs, "
+    "patience, learning_rate, weight_decay, global_batch"
 )
 POSITIVE = "input should be greater than 0"
 AT_LEAST_ONE_WORKER = "an experiment needs at least 1 worker"
@@ -65,7 +65,7 @@ REFUSED = {
     "--set frozen.learning_rate=inf": "input should be a finite number",
     "--set frozen.learning_rate=nan": "input should be a finite number",
     "--set frozen.augment=maybe": "input should be a valid boolean, unable to interpret input",
-    "--set frozen.preprocess=caffe": "input should be 'raw' or 'vgg16'",
+    "--set frozen.preprocess=caffe": "input should be 'raw' or 'base'",
     "--epochs 0": POSITIVE,
     "--epochs -1": POSITIVE,
     "--epochs 1.5": "input should be a valid integer, unable to parse string as an integer",

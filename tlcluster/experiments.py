@@ -8,32 +8,67 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tlcluster.backbones import BACKBONES
+from tlcluster.cli import nearest
+
+
+def _recipe(default: Any = ..., *, label: str, unit: str = "", **limits: Any) -> Any:
+    """A field that belongs to the recipe: what decides the result, besides seed and data."""
+    return Field(default, title=label, json_schema_extra={"unit": unit}, **limits)
 
 
 class Experiment(BaseModel):
-    """One VGG16 variant with its recipe. The defaults are the recipe of the study."""
+    """One model variant with its recipe. The defaults are the recipe of the study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(frozen=True)
+    name: str
     title: str
     summary: str
 
-    base_trainable: bool = False
-    augment: bool = False
-    preprocess: Literal["raw", "vgg16"] = "raw"
-    """`raw` feeds RGB in 0…255, as the study did; `vgg16` feeds BGR less the ImageNet means."""
-    dense_units: int = Field(512, gt=0)
-    batch_norm: bool = False
-    dropout: float = Field(0.0, ge=0, lt=1)
+    base: str = _recipe("vgg16", label="base")
+    """One of `tlcluster.backbones.BACKBONES`."""
+    base_trainable: bool = _recipe(False, label="base trained")
+    augment: bool = _recipe(False, label="images augmented")
+    preprocess: Literal["raw", "base"] = _recipe("raw", label="input preprocessing")
+    """`raw` feeds RGB in 0…255, as the study did; `base` is the preprocessing of the base."""
+    dense_units: int = _recipe(512, label="dense units", gt=0)
+    batch_norm: bool = _recipe(False, label="batch normalisation")
+    dropout: float = _recipe(0.0, label="dropout rate", ge=0, lt=1)
 
-    epochs: int = Field(gt=0)
-    """The most epochs; early stopping may end the training before."""
-    patience: int = Field(10, gt=0)
+    epochs: int = _recipe(label="epochs at most", gt=0)
+    """Early stopping may end the training before."""
+    patience: int = _recipe(10, label="patience", unit="epochs", gt=0)
     """Epochs without a better validation accuracy before training stops."""
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    global_batch: int = Field(128, gt=0)
+    learning_rate: float = _recipe(1e-3, label="learning rate", gt=0, allow_inf_nan=False)
+    weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
+    """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
+    global_batch: int = _recipe(128, label="global batch", gt=0)
+
+    @field_validator("base")
+    @classmethod
+    def _known_base(cls, value: str) -> str:
+        if value not in BACKBONES:
+            raise ValueError(f"no such base; {nearest(value, BACKBONES)}")
+        return value
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _older_name(cls, value: object) -> object:
+        # Version 0.1.0 knew one base, and called its preprocessing by that name.
+        return "base" if value == "vgg16" else value
+
+
+RECIPE: Mapping[str, str] = MappingProxyType(
+    {
+        name: ", ".join(filter(None, (field.title, str(field.json_schema_extra["unit"]))))
+        for name, field in Experiment.model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
+)
+"""Field of the recipe → its label, with its unit where it has one."""
 
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
@@ -97,7 +132,7 @@ PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "paper": {},
         "quick": {
             EVERY: {"epochs": 12, "global_batch": 25},
-            "finetuned": {"epochs": 6, "learning_rate": 5e-5, "preprocess": "vgg16"},
+            "finetuned": {"epochs": 6, "learning_rate": 5e-5, "preprocess": "base"},
         },
     }
 )

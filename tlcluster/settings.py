@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tlcluster.cli import nearest
 from tlcluster.errors import UserError
-from tlcluster.experiments import EVERY, EXPERIMENTS, PROFILES, Experiment
+from tlcluster.experiments import EVERY, EXPERIMENTS, PROFILES, RECIPE, Experiment
 
 EMBEDDED = "embedded"
 
@@ -243,9 +243,8 @@ def _parse_set(text: str) -> tuple[str, dict[str, str]]:
         raise UserError(f"--set {text}: give EXPERIMENT.FIELD=VALUE")
     if name != EVERY and name not in EXPERIMENTS:
         raise UserError(f"--set {text}: no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
-    fields = [f for f in Experiment.model_fields if f not in ("name", "title", "summary")]
-    if field not in fields:
-        raise UserError(f"--set {text}: no field {field!r}; {nearest(field, fields)}")
+    if field not in RECIPE:
+        raise UserError(f"--set {text}: no field {field!r}; {nearest(field, RECIPE)}")
     return name, {field: value}
 
 

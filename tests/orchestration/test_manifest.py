@@ -75,6 +75,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "views": None,
         "view_seed": None,
         "scale_batch": False,
+        "frozen.base": "vgg16",
         "frozen.base_trainable": False,
         "frozen.augment": False,
         "frozen.preprocess": "raw",
@@ -84,6 +85,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.epochs": 3,
         "frozen.patience": 10,
         "frozen.learning_rate": 0.001,
+        "frozen.weight_decay": 0.0,
         "frozen.global_batch": 25,
     }
 

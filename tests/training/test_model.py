@@ -115,11 +115,11 @@ def test_layer_records_lead_from_the_image_through_the_base_to_the_logits(name: 
 
 
 def test_preprocessing_is_a_layer_between_image_and_base() -> None:
-    names = [record.name for record in layer_records(built("frozen", preprocess="vgg16").whole)]
+    names = [record.name for record in layer_records(built("frozen", preprocess="base").whole)]
     assert names[:3] == ["images", "preprocess", "block1_conv1"]
 
 
-@pytest.mark.parametrize("preprocess", ["raw", "vgg16"])
+@pytest.mark.parametrize("preprocess", ["raw", "base"])
 @pytest.mark.parametrize("name", ["frozen", "regularized"])
 def test_the_whole_is_the_head_of_the_base(
     name: str, preprocess: str, imagenet_weights: bytes, sample_images: np.ndarray

@@ -56,7 +56,7 @@ STEPS = 19
 RECIPES: dict[str, dict[str, Any]] = {
     "frozen": {"epochs": 2},
     "regularized": {"epochs": 3},
-    "finetuned": {"epochs": 2, "learning_rate": 5e-5, "preprocess": "vgg16"},
+    "finetuned": {"epochs": 2, "learning_rate": 5e-5, "preprocess": "base"},
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import tlcluster
 from tlcluster.dataset.shards import Index
 from tlcluster.errors import UserError
-from tlcluster.experiments import EXPERIMENTS, Experiment
+from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
 from tlcluster.paths import CHECKOUT
 from tlcluster.records import (
     MANIFEST,
@@ -44,9 +44,8 @@ def deciding_settings(
     if settings.scale_batch:
         decided["workers"] = workers
     for experiment in experiments:
-        for field, value in experiment.model_dump().items():
-            if field not in ("name", "title", "summary"):
-                decided[f"{experiment.name}.{field}"] = value
+        for field in RECIPE:
+            decided[f"{experiment.name}.{field}"] = getattr(experiment, field)
     return decided
 
 
@@ -114,6 +113,7 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
     Raises:
         UserError: something that decides the results differs; it names what.
     """
+    old = old.model_copy(update={"settings": _in_todays_words(old)})
     in_one_only = set(old.experiments) ^ set(new.experiments)
     facts = {
         "dataset": (old.dataset.index_sha256, new.dataset.index_sha256),
@@ -139,6 +139,18 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
             "wall_seconds": old.wall_seconds,
         }
     )
+
+
+def _in_todays_words(manifest: RunManifest) -> dict[str, Setting]:
+    """The settings of a run that an earlier version began: fields that it did not know yet have
+    their default, and a value that had another name gets today's."""
+    settings = dict(manifest.settings)
+    for name in manifest.experiments:
+        for field in RECIPE:
+            settings.setdefault(f"{name}.{field}", Experiment.model_fields[field].default)
+        if settings[f"{name}.preprocess"] == "vgg16":
+            settings[f"{name}.preprocess"] = "base"
+    return settings
 
 
 def utc_now() -> str:

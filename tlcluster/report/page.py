@@ -8,27 +8,13 @@ from typing import Any
 
 import jinja2
 
-from tlcluster.experiments import EXPERIMENTS, STUDY, Experiment, StudyResult
+from tlcluster.experiments import EXPERIMENTS, RECIPE, STUDY, Experiment, StudyResult
 from tlcluster.report import figures
 from tlcluster.report.figures import Figure, Line, Scored, Style
 from tlcluster.report.metrics import SIGNIFICANT
 from tlcluster.report.runs import ExperimentRun, Run
 
 STUDY_BY_NAME: Mapping[str, StudyResult] = {result.name: result for result in STUDY}
-
-RECIPE: Mapping[str, str] = {
-    "base_trainable": "base trained",
-    "augment": "images augmented",
-    "preprocess": "input preprocessing",
-    "dense_units": "dense units",
-    "batch_norm": "batch normalisation",
-    "dropout": "dropout rate",
-    "epochs": "epochs at most",
-    "patience": "patience, epochs",
-    "learning_rate": "learning rate",
-    "global_batch": "global batch",
-}
-"""The fields of an experiment that are its recipe, in words."""
 
 
 def draw_figures(run: Run) -> dict[str, Figure]:

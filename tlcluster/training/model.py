@@ -113,7 +113,7 @@ def build_models(
                 # be replaced. The layers stay Conv2D by name, so any Keras reads their weights.
                 layer.convolution_op = convolve
 
-    prepare = VggPreprocess(name="preprocess") if experiment.preprocess == "vgg16" else None
+    prepare = VggPreprocess(name="preprocess") if experiment.preprocess == "base" else None
     x = vgg16(prepare(images) if prepare else images)
     logits, layers = _head(x, keys, experiment, classes=classes, seed=seed)
 

@@ -41,4 +41,6 @@ class Task(NamedTuple):
 
 def feature_key(task: Task) -> FeatureKey:
     """Where the features that a task needs lie."""
-    return FeatureKey(task.index_sha256, task.weights, task.experiment.preprocess, task.view_seed)
+    experiment = task.experiment
+    preprocess = experiment.base if experiment.preprocess == "base" else "raw"
+    return FeatureKey(task.index_sha256, task.weights, preprocess, task.view_seed)
