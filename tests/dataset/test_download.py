@@ -269,6 +269,5 @@ def test_a_credential_in_an_address_is_refused_and_not_repeated(tmp_path: Path) 
 
 def test_a_full_disk_is_told(server: Server, small_disk: Path) -> None:
     assert refusal(server.url, small_disk) == (
-        f"{small_disk}: no space left on device; "
-        "free some space or name another folder with --cache"
+        f"{small_disk}: the disk is full; free some space or name another folder with --cache"
     )

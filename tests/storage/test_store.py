@@ -1,5 +1,6 @@
 """Objects in a directory and in a real S3 bucket: one set of promises for both."""
 
+import errno
 import hashlib
 import http.server
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
@@ -235,6 +236,30 @@ def test_a_full_disk_leaves_the_old_object_and_nothing_else(small_disk: Path) ->
         )
     assert store.get("a") == b"old"
     assert [path.name for path in small_disk.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN])
+def test_a_network_file_system_that_does_not_answer_is_a_matter_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = open_store(str(tmp_path))
+    store.put("a", b"1")
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("open", "read_bytes", "mkdir", "stat", "unlink", "hardlink_to"):
+        monkeypatch.setattr(Path, name, away)
+    for call in (
+        store.list,
+        lambda: store.get("a"),
+        lambda: store.put("a", b"2"),
+        lambda: store.put_if_absent("a", b"2"),
+        lambda: store.delete("a"),
+        lambda: store.fetch("a", sha256=sha256(b"1"), size=1),
+    ):
+        with pytest.raises(StoreUnavailable, match=re.escape(str(tmp_path))):
+            call()
 
 
 def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import os
 import time
 import urllib.error
 import urllib.parse
@@ -13,7 +12,7 @@ from typing import IO
 
 import filelock
 
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, from_os_error
 from tlcluster.meter import meter
 
 WAITS_SECONDS = (0.5, 2.0, 8.0)
@@ -40,9 +39,11 @@ def download(url: str, folder: Path, show: bool = True) -> Path:
         with filelock.FileLock(folder / f"{_digest(url)}.lock"):
             return _persist(url, folder, show)
     except OSError as error:
-        raise UserError(
-            f"{folder}: {os.strerror(error.errno or 0).lower()}; "
-            "free some space or name another folder with --cache"
+        raise from_os_error(
+            error,
+            folder,
+            "name a folder that can be written with --cache",
+            if_full="free some space or name another folder with --cache",
         ) from None
 
 

@@ -1,7 +1,6 @@
 """A node's disk cache: verified copies of objects, shared by all worker processes of the node."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Protocol
 import blake3
 import filelock
 
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, os_errors_explained
 from tlcluster.paths import expanded
 from tlcluster.storage.marked import make_marked
 from tlcluster.storage.protocol import CorruptObject
@@ -199,16 +198,9 @@ class NodeCache:
         finally:
             lock.release()
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                reason, way_out = "the disk is full", "free some space or name another folder"
-            else:
-                reason = os.strerror(error.errno or 0).lower()
-                way_out = "name a folder that can be written"
-            raise UserError(
-                f"cache folder {self.folder}: {reason}; {way_out} with --cache"
-            ) from None
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return os_errors_explained(
+            f"cache folder {self.folder}",
+            "name a folder that can be written with --cache",
+            if_full="free some space or name another folder with --cache",
+        )

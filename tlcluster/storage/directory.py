@@ -1,14 +1,13 @@
 """A directory as a store."""
 
 import contextlib
-import errno
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcluster.errors import UserError
+from tlcluster.errors import os_errors_explained
 from tlcluster.storage.cache import verify
 from tlcluster.storage.protocol import (
     TEMPORARY,
@@ -32,7 +31,7 @@ class DirectoryStore:
     def list(self, prefix: str = "") -> list[StoredObject]:
         top = self._folder / checked_prefix(prefix).rpartition("/")[0]
         found = []
-        with _explained(top):
+        with explained(top):
             for folder, _, names in os.walk(top, onerror=_unless_missing):
                 for name in names:
                     path = Path(folder, name)
@@ -61,7 +60,7 @@ class DirectoryStore:
 
     def delete(self, key: str) -> None:
         path = self._folder / checked_key(key)
-        with _explained(path):
+        with explained(path):
             path.unlink(missing_ok=True)
 
     def fetch(self, key: str, *, sha256: str, size: int) -> Path:
@@ -72,7 +71,7 @@ class DirectoryStore:
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._folder / checked_key(key)
-        with _explained(path):
+        with explained(path):
             try:
                 yield path
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -82,7 +81,7 @@ class DirectoryStore:
     def _written(self, key: str, data: bytes | Path) -> Iterator[tuple[Path, Path]]:
         """The data in a temporary file beside its place, on disk before it gets its name."""
         path = self._folder / checked_key(key)
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(TEMPORARY + secrets.token_hex(8))
             try:
@@ -104,15 +103,10 @@ def _unless_missing(error: OSError) -> None:
         raise error
 
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> contextlib.AbstractContextManager[None]:
     """Turn what the file system says into one line with a way out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, way_out = "the disk is full", "free some space or name another store"
-        else:
-            reason = os.strerror(error.errno or 0).lower()
-            way_out = "name a store that this account can use"
-        raise UserError(f"{path}: {reason}; {way_out}") from None
+    return os_errors_explained(
+        path,
+        "name a store that this account can use",
+        if_full="free some space or name another store",
+    )

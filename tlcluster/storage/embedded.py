@@ -18,7 +18,7 @@ from pathlib import Path
 
 import filelock
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError, from_os_error
 from tlcluster.storage.open import open_store
 from tlcluster.storage.scratch import scratch_folder
 
@@ -117,9 +117,7 @@ def _data_folder(folder: Path) -> Iterator[Path]:
             f"{folder}: another embedded store is running there; wait for it or name another folder"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"{folder}: {os.strerror(error.errno or 0).lower()}; name a folder that can be written"
-        ) from None
+        raise from_os_error(error, folder, "name a folder that can be written") from None
     with lock:
         # Where the master was at earlier ports; it learns what there is from the volumes.
         for old in data.glob("m[0-9]*"):
@@ -282,7 +280,7 @@ def _ready(process: subprocess.Popen[bytes], store: EmbeddedStore) -> bool:
     """Wait for the first put to work; False where the server ended or the time is over."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(UserError, ConnectionError):
+        with contextlib.suppress(UserError, StoreUnavailable, ConnectionError):
             socket.create_connection(("127.0.0.1", _port(store)), timeout=1).close()
             opened = open_store(store.url)
             opened.put("ready", b"")
