@@ -2,12 +2,11 @@
 
 import errno
 import hashlib
-import http.server
 import os
 import pickle
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -372,106 +371,6 @@ def test_no_secret_is_in_what_a_store_shows_of_itself(s3: EmbeddedStore) -> None
     store = open_store(s3.url)
     for secret in re.findall(r"= (\S+)", s3.credentials_file.read_text()):
         assert secret not in f"{store!r} {vars(store)} {store.url} {s3!r}"
-
-
-class Simulated(http.server.BaseHTTPRequestHandler):
-    """A server that misbehaves as S3 does and SeaweedFS does not, once."""
-
-    protocol_version = "HTTP/1.1"
-    body = b"whole body"
-    tokens: list[str]
-    expired: set[str]
-    cuts: list[str]
-
-    def do_GET(self) -> None:
-        token = self.headers.get("X-Amz-Security-Token", "")
-        self.tokens.append(token)
-        if token in self.expired:
-            self.answer(400, b"<Error><Code>ExpiredToken</Code><Message>m</Message></Error>")
-        elif "list-type" in self.path:
-            self.answer(200, b"<ListBucketResult></ListBucketResult>")
-        elif self.cuts:
-            self.cuts.pop()
-            self.answer(200, self.body, cut=4)
-        else:
-            self.answer(200, self.body)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def answer(self, status: int, body: bytes, cut: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", '"1"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[:cut])
-        self.close_connection = cut is not None
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def simulated(
-    s3: EmbeddedStore,  # noqa: ARG001  # its profile
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Iterator[type[Simulated]]:
-    """The environment points at a simulated server, with keys in a file."""
-    monkeypatch.setattr(Simulated, "tokens", [], raising=False)
-    monkeypatch.setattr(Simulated, "expired", set(), raising=False)
-    monkeypatch.setattr(Simulated, "cuts", [], raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Simulated) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        set_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-        write_token(tmp_path, "first")
-        yield Simulated
-        server.shutdown()
-
-
-def write_token(folder: Path, token: str) -> None:
-    (folder / "credentials").write_text(
-        "[tlcluster]\naws_access_key_id = k\naws_secret_access_key = s\n"
-        f"aws_session_token = {token}\n"
-    )
-
-
-def test_a_token_that_expired_is_read_again_from_a_simulated_server(
-    simulated: type[Simulated], tmp_path: Path
-) -> None:
-    store = open_store("s3://bucket")
-    simulated.expired.add("first")
-    write_token(tmp_path, "second")
-    assert store.get("a") == b"whole body"
-    assert list(dict.fromkeys(simulated.tokens)) == ["first", "second"]
-
-
-def test_a_token_that_stays_expired_is_told_by_a_simulated_server(
-    simulated: type[Simulated],
-) -> None:
-    simulated.expired.add("first")
-    assert "refuses the credentials (ExpiredToken)" in message(lambda: open_store("s3://bucket"))
-
-
-def test_a_body_that_a_simulated_server_cuts_short_is_read_again(
-    simulated: type[Simulated], tmp_path: Path
-) -> None:
-    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
-    simulated.cuts.append("get")
-    assert store.get("a") == b"whole body"
-    simulated.cuts.append("fetch")
-    path = store.fetch("a", sha256=sha256(b"whole body"), size=10)
-    assert path.read_bytes() == b"whole body"
-    assert simulated.cuts == []
-
-
-def test_a_download_is_one_request_to_a_simulated_server(
-    simulated: type[Simulated], tmp_path: Path
-) -> None:
-    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
-    before = len(simulated.tokens)
-    store.fetch("a", sha256=sha256(b"whole body"), size=10)
-    assert len(simulated.tokens) == before + 1
 
 
 def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:

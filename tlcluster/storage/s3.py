@@ -52,18 +52,16 @@ _WORK = botocore.config.Config(
     response_checksum_validation="when_required",
 )
 """Rides out short trouble; for longer outages see `tlcluster.storage.patient`."""
-_CHECK = _WORK.merge(
-    botocore.config.Config(
-        retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=20
-    )
+_CHECK = botocore.config.Config(
+    retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=20
 )
 """For the first request: a wrong address is reported soon, a busy server is asked again."""
 # Callers bring their own threads, one per object; threads per object on top only add overhead.
 _TRANSFER = TransferConfig(use_threads=False)
 
-# A HEAD, with which some versions of s3transfer begin a download, has no body in its answer: an
-# expired token shows as its status.
-_RENEWABLE = EXPIRED | REFUSED | {"400"}
+# A HEAD, with which some versions of s3transfer begin a download, has no body in its answer:
+# credentials that are refused only show as its status.
+_RENEWABLE = EXPIRED | REFUSED | {"400", "403"}
 _RACE_WAITS = (0.2, 1.0, 5.0)
 """Seconds before each next try of a conditional put that met another one under way."""
 
@@ -83,13 +81,17 @@ class S3Store:
     """A prefix of a bucket as a store. One value serves any number of threads."""
 
     def __init__(
-        self, bucket: str, prefix: str, cache: NodeCache, config: botocore.config.Config = _WORK
+        self,
+        bucket: str,
+        prefix: str,
+        cache: NodeCache,
+        config: botocore.config.Config | None = None,
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._cache = cache
         self._renewing = threading.Lock()
-        self._config = config
+        self._config = _WORK.merge(config) if config else _WORK
         self._client = self._connect()
         self._conditional = True
         """False once the service has said that it has no conditional PUT."""

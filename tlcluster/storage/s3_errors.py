@@ -73,6 +73,8 @@ _LATER = {
     "RequestTimeout", "RequestTimeoutException", "IncompleteBody", "BadDigest", "NoSuchUpload",
     "PriorRequestNotComplete", "ClientDisconnected",
     "InternalError", "InternalFailure",
+    # The answer to a HEAD, which has no body. It may mean an expired token.
+    "400",
 }  # fmt: skip
 _LATER_STATUSES = {408, 425, 429}
 
