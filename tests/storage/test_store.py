@@ -1,11 +1,13 @@
 """Objects in a directory and in a real S3 bucket: one set of promises for both."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import pickle
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.directory import CLAIM_SECONDS
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
@@ -386,3 +389,93 @@ def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         expected = [f"{tmp_path}/{number}/new" for number in range(50)]
         assert list(pool.map(make, range(8))) == [expected] * 8
+
+
+@pytest.fixture(params=sorted({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}))
+def linkless(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
+    """A directory on a file system without hard links."""
+
+    def refused(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def test_without_hard_links_put_if_absent_still_never_replaces(linkless: Store) -> None:
+    assert linkless.put_if_absent("a/b", b"first")
+    assert not linkless.put_if_absent("a/b", b"second")
+    assert linkless.get("a/b") == b"first"
+    assert [path.name for path in Path(linkless.url, "a").iterdir()] == ["b"]
+
+
+def test_without_hard_links_exactly_one_of_many_succeeds_and_no_half_object_is_seen(
+    linkless: Store,
+) -> None:
+    barrier = threading.Barrier(9)
+    size = 300_000
+
+    def put(number: int, key: str) -> bool:
+        barrier.wait(60)
+        return linkless.put_if_absent(key, bytes([number]) * size)
+
+    def read(key: str) -> set[int]:
+        barrier.wait(60)
+        sizes: set[int] = set()
+        while not sizes:
+            with contextlib.suppress(ObjectMissing):
+                sizes.add(len(linkless.get(key)))
+        return sizes
+
+    with ThreadPoolExecutor(9) as pool:
+        for attempt in range(5):
+            seen = pool.submit(read, str(attempt))
+            won = [pool.submit(put, number, str(attempt)) for number in range(8)]
+            assert sum(writer.result() for writer in won) == 1
+            assert seen.result() == {size}
+    assert [item.size for item in linkless.list()] == [size] * 5
+
+
+def test_without_hard_links_a_writer_that_was_killed_blocks_nobody(
+    linkless: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim is waited for while it is fresh, and then removed."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            linkless.put_if_absent("a", b"lost")
+    (claim,) = Path(linkless.url).glob(".tlcluster-claim-*")
+    assert linkless.list() == []
+    then = time.time() - 2 * CLAIM_SECONDS
+    os.utime(claim, (then, then))
+    assert linkless.put_if_absent("a", b"kept")
+    assert linkless.get("a") == b"kept"
+    assert not claim.exists()
+
+
+def test_without_hard_links_a_writer_waits_for_one_that_is_at_work(
+    linkless: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store_folder := Path(linkless.url)).mkdir(exist_ok=True)
+    digest = hashlib.sha256(b"a").hexdigest()[:16]
+    claim = store_folder / f".tlcluster-claim-{digest}"
+    claim.touch()
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            (store_folder / "a").write_bytes(b"theirs")
+            claim.unlink()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert not linkless.put_if_absent("a", b"ours")
+    assert len(pauses) == 3
+    assert linkless.get("a") == b"theirs"

@@ -1,9 +1,12 @@
 """A directory as a store."""
 
 import contextlib
+import errno
+import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,13 @@ from tlcluster.storage.protocol import (
     checked_key,
     checked_prefix,
 )
+
+NO_LINKS = frozenset(
+    {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+)
+"""What `link` answers on file systems without hard links: exFAT, Azure Files, some FUSE ones."""
+CLAIM_SECONDS = 60.0
+_POLL_SECONDS = 0.02
 
 
 class DirectoryStore:
@@ -56,6 +66,10 @@ class DirectoryStore:
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return _renamed_if_absent(temporary, path)
         return True
 
     def delete(self, key: str) -> None:
@@ -96,6 +110,36 @@ class DirectoryStore:
                 yield temporary, path
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _renamed_if_absent(temporary: Path, path: Path) -> bool:
+    """Give a finished file its name unless that is taken, on a file system without hard links.
+
+    Of several writers, only the one that has made the claim, a file beside the object, may look
+    whether the name is free and then rename. The object itself appears by the rename, as a whole.
+    A claim is held for two calls of the file system. One that is older than `CLAIM_SECONDS` was
+    left by a process that was killed in between, and is removed.
+    """
+    digest = hashlib.sha256(path.name.encode()).hexdigest()[:16]
+    claim = path.with_name(f"{TEMPORARY}claim-{digest}")
+    while not path.exists():
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.touch()  # for the server's time, which dates the claim as well
+                if temporary.stat().st_mtime - claim.stat().st_mtime > CLAIM_SECONDS:
+                    claim.unlink()
+            time.sleep(_POLL_SECONDS)
+            continue
+        try:
+            if path.exists():
+                return False
+            temporary.replace(path)
+            return True
+        finally:
+            claim.unlink(missing_ok=True)
+    return False
 
 
 def _unless_missing(error: OSError) -> None:
