@@ -152,11 +152,13 @@ def test_a_wrong_word_gets_the_nearest_allowed_ones_first(word: str, hint: str) 
 COMMAND = """
 import os, signal, sys
 from tlcluster.cli import command
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 
 def main(argv):
     if argv[0] == "wrong":
         raise UserError("first\\n  second")
+    if argv[0] == "away":
+        raise StoreUnavailable("first\\n  second")
     if argv[0].startswith("SIG"):
         try:
             os.kill(os.getpid(), signal.Signals[argv[0]])
@@ -178,6 +180,7 @@ command(main)
         ("1", 1, "", ""),
         ("143", 143, "", ""),
         ("wrong", 2, "", "error: first second\n"),
+        ("away", 1, "", "error: first second\n"),
         ("SIGINT", 130, "tidied up\n", ""),
         ("SIGTERM", 143, "tidied up\n", ""),
         ("closed", 1, "", ""),

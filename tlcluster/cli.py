@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 
 STARTED = time.time()
 """When this process began, a moment ago for a command; in seconds since 1970."""
@@ -130,6 +130,9 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = USAGE
+    except StoreUnavailable as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = FAILED
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:

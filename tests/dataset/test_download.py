@@ -1,6 +1,8 @@
 """One large file by http(s): whole, once, and gone on with where it broke off."""
 
 import contextlib
+import errno
+import fcntl
 import http.server
 import os
 import threading
@@ -233,8 +235,8 @@ def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
 def test_a_file_without_a_size_is_refused(server: Server, tmp_path: Path) -> None:
     server.length = False
     assert refusal(server.url, tmp_path) == (
-        f"{server.url}: the server does not tell the size of the file, so a whole one cannot be "
-        "told from a part; download it with your own tools and name its path"
+        f"{server.url}: the server does not say the size of the file, so that half a file "
+        "looks like a whole one; download it with your own tools and name its path"
     )
 
 
@@ -243,6 +245,25 @@ def test_two_at_once_download_once(server: Server, tmp_path: Path) -> None:
         paths = set(pool.map(lambda _: get(server, tmp_path), range(2)))
     assert len(paths) == 1
     assert paths.pop().read_bytes() == server.body
+
+
+def test_without_locks_it_is_gone_on_with_and_two_at_once_do_not_mix(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    server.most, server.answers = 1_000_000, 1
+    refusal(server.url, tmp_path)
+    server.answers, server.most = None, 800_000
+    server.requested.clear()
+    with ThreadPoolExecutor(3) as pool:
+        paths = set(pool.map(lambda _: get(server, tmp_path), range(3)))
+    assert "bytes=1000000-" in server.requested
+    assert len(paths) == 1
+    assert paths.pop().read_bytes() == server.body
+    assert parts(tmp_path) == []
 
 
 def test_only_https_is_downloaded_from(server: Server, tmp_path: Path) -> None:
@@ -269,6 +290,5 @@ def test_a_credential_in_an_address_is_refused_and_not_repeated(tmp_path: Path) 
 
 def test_a_full_disk_is_told(server: Server, small_disk: Path) -> None:
     assert refusal(server.url, small_disk) == (
-        f"{small_disk}: no space left on device; "
-        "free some space or name another folder with --cache"
+        f"{small_disk}: the disk is full; free some space or name another folder with --cache"
     )

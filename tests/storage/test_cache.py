@@ -1,6 +1,7 @@
 """The node cache: one download an object, verified every time, within its size."""
 
 import errno
+import fcntl
 import hashlib
 import mmap
 import multiprocessing
@@ -15,6 +16,7 @@ import pytest
 
 from tlcluster.errors import UserError
 from tlcluster.storage.cache import (
+    ABANDONED_SECONDS,
     DEFAULT_BYTES,
     GRACE_SECONDS,
     OBJECTS,
@@ -160,6 +162,42 @@ def test_a_download_that_was_killed_blocks_nobody_and_its_part_is_swept(tmp_path
     get(NodeCache(tmp_path), b"third", Origin(b"third"))
     assert names(tmp_path) == {sha256(b"other"), sha256(b"third")}
     assert get(NodeCache(tmp_path), b"data", Origin(b"data")).read_bytes() == b"data"
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_without_locks_each_downloads_into_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    cache = NodeCache(tmp_path)
+
+    def slow(part: Path) -> None:
+        part.write_bytes(b"da")
+        # Another process wants the same object meanwhile, and one wants room for another.
+        assert get(NodeCache(tmp_path), b"data", Origin(b"data")).read_bytes() == b"data"
+        get(NodeCache(tmp_path), b"other", Origin(b"other"))
+        with part.open("ab") as file:
+            file.write(b"ta")
+
+    assert get(cache, b"data", slow).read_bytes() == b"data"
+    assert names(tmp_path) == {sha256(b"data"), sha256(b"other")}
+
+
+def test_without_locks_a_part_that_nobody_writes_to_any_more_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    cache = NodeCache(tmp_path)
+    get(cache, b"first", Origin(b"first"))
+    dead, alive = (cache.objects / f"{sha256(b'x')}-{16 * end}.part" for end in "ab")
+    for part in (dead, alive):
+        part.write_bytes(b"half")
+    age(dead, 2 * ABANDONED_SECONDS)
+    get(cache, b"second", Origin(b"second"))
+    assert names(tmp_path) == {sha256(b"first"), sha256(b"second"), alive.name}
 
 
 def test_above_its_size_the_least_recently_used_files_go(tmp_path: Path) -> None:

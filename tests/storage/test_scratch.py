@@ -1,10 +1,14 @@
 """Temporary folders that go with their process."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import pytest
 
 from tlcluster.storage.marked import mark
 from tlcluster.storage.scratch import scratch_folder
@@ -66,4 +70,17 @@ def test_the_mark_is_what_lets_a_folder_go(tmp_path: Path) -> None:
     mark(tmp_path / name, name)
     with scratch_folder("test", tmp_path):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_a_folder_of_the_living_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with scratch_folder("test", tmp_path) as one, scratch_folder("test", tmp_path) as two:
+        assert one.is_dir()
+        assert two.is_dir()
     assert list(tmp_path.iterdir()) == []

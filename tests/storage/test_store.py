@@ -1,19 +1,22 @@
 """Objects in a directory and in a real S3 bucket: one set of promises for both."""
 
+import contextlib
+import errno
 import hashlib
-import http.server
 import os
 import pickle
 import re
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.directory import CLAIM_SECONDS
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
@@ -237,6 +240,30 @@ def test_a_full_disk_leaves_the_old_object_and_nothing_else(small_disk: Path) ->
     assert [path.name for path in small_disk.iterdir()] == ["a"]
 
 
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN])
+def test_a_network_file_system_that_does_not_answer_is_a_matter_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = open_store(str(tmp_path))
+    store.put("a", b"1")
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("open", "read_bytes", "mkdir", "stat", "unlink", "hardlink_to"):
+        monkeypatch.setattr(Path, name, away)
+    for call in (
+        store.list,
+        lambda: store.get("a"),
+        lambda: store.put("a", b"2"),
+        lambda: store.put_if_absent("a", b"2"),
+        lambda: store.delete("a"),
+        lambda: store.fetch("a", sha256=sha256(b"1"), size=1),
+    ):
+        with pytest.raises(StoreUnavailable, match=re.escape(str(tmp_path))):
+            call()
+
+
 def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     expected = {
@@ -349,106 +376,6 @@ def test_no_secret_is_in_what_a_store_shows_of_itself(s3: EmbeddedStore) -> None
         assert secret not in f"{store!r} {vars(store)} {store.url} {s3!r}"
 
 
-class Simulated(http.server.BaseHTTPRequestHandler):
-    """A server that misbehaves as S3 does and SeaweedFS does not, once."""
-
-    protocol_version = "HTTP/1.1"
-    body = b"whole body"
-    tokens: list[str]
-    expired: set[str]
-    cuts: list[str]
-
-    def do_GET(self) -> None:
-        token = self.headers.get("X-Amz-Security-Token", "")
-        self.tokens.append(token)
-        if token in self.expired:
-            self.answer(400, b"<Error><Code>ExpiredToken</Code><Message>m</Message></Error>")
-        elif "list-type" in self.path:
-            self.answer(200, b"<ListBucketResult></ListBucketResult>")
-        elif self.cuts:
-            self.cuts.pop()
-            self.answer(200, self.body, cut=4)
-        else:
-            self.answer(200, self.body)
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def answer(self, status: int, body: bytes, cut: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", '"1"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[:cut])
-        self.close_connection = cut is not None
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def simulated(
-    s3: EmbeddedStore,  # noqa: ARG001  # its profile
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Iterator[type[Simulated]]:
-    """The environment points at a simulated server, with keys in a file."""
-    monkeypatch.setattr(Simulated, "tokens", [], raising=False)
-    monkeypatch.setattr(Simulated, "expired", set(), raising=False)
-    monkeypatch.setattr(Simulated, "cuts", [], raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Simulated) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        set_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-        write_token(tmp_path, "first")
-        yield Simulated
-        server.shutdown()
-
-
-def write_token(folder: Path, token: str) -> None:
-    (folder / "credentials").write_text(
-        "[tlcluster]\naws_access_key_id = k\naws_secret_access_key = s\n"
-        f"aws_session_token = {token}\n"
-    )
-
-
-def test_a_token_that_expired_is_read_again_from_a_simulated_server(
-    simulated: type[Simulated], tmp_path: Path
-) -> None:
-    store = open_store("s3://bucket")
-    simulated.expired.add("first")
-    write_token(tmp_path, "second")
-    assert store.get("a") == b"whole body"
-    assert list(dict.fromkeys(simulated.tokens)) == ["first", "second"]
-
-
-def test_a_token_that_stays_expired_is_told_by_a_simulated_server(
-    simulated: type[Simulated],
-) -> None:
-    simulated.expired.add("first")
-    assert "refuses the credentials (ExpiredToken)" in message(lambda: open_store("s3://bucket"))
-
-
-def test_a_body_that_a_simulated_server_cuts_short_is_read_again(
-    simulated: type[Simulated], tmp_path: Path
-) -> None:
-    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
-    simulated.cuts.append("get")
-    assert store.get("a") == b"whole body"
-    simulated.cuts.append("fetch")
-    path = store.fetch("a", sha256=sha256(b"whole body"), size=10)
-    assert path.read_bytes() == b"whole body"
-    assert simulated.cuts == []
-
-
-def test_a_download_is_one_request_to_a_simulated_server(
-    simulated: type[Simulated], tmp_path: Path
-) -> None:
-    store = open_store("s3://bucket", NodeCache(tmp_path / "cache"))
-    before = len(simulated.tokens)
-    store.fetch("a", sha256=sha256(b"whole body"), size=10)
-    assert len(simulated.tokens) == before + 1
-
-
 def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:
     start = threading.Barrier(8)
 
@@ -462,3 +389,93 @@ def test_many_may_make_the_same_directory_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         expected = [f"{tmp_path}/{number}/new" for number in range(50)]
         assert list(pool.map(make, range(8))) == [expected] * 8
+
+
+@pytest.fixture(params=sorted({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}))
+def linkless(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
+    """A directory on a file system without hard links."""
+
+    def refused(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+def test_without_hard_links_put_if_absent_still_never_replaces(linkless: Store) -> None:
+    assert linkless.put_if_absent("a/b", b"first")
+    assert not linkless.put_if_absent("a/b", b"second")
+    assert linkless.get("a/b") == b"first"
+    assert [path.name for path in Path(linkless.url, "a").iterdir()] == ["b"]
+
+
+def test_without_hard_links_exactly_one_of_many_succeeds_and_no_half_object_is_seen(
+    linkless: Store,
+) -> None:
+    barrier = threading.Barrier(9)
+    size = 300_000
+
+    def put(number: int, key: str) -> bool:
+        barrier.wait(60)
+        return linkless.put_if_absent(key, bytes([number]) * size)
+
+    def read(key: str) -> set[int]:
+        barrier.wait(60)
+        sizes: set[int] = set()
+        while not sizes:
+            with contextlib.suppress(ObjectMissing):
+                sizes.add(len(linkless.get(key)))
+        return sizes
+
+    with ThreadPoolExecutor(9) as pool:
+        for attempt in range(5):
+            seen = pool.submit(read, str(attempt))
+            won = [pool.submit(put, number, str(attempt)) for number in range(8)]
+            assert sum(writer.result() for writer in won) == 1
+            assert seen.result() == {size}
+    assert [item.size for item in linkless.list()] == [size] * 5
+
+
+def test_without_hard_links_a_writer_that_was_killed_blocks_nobody(
+    linkless: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim is waited for while it is fresh, and then removed."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            linkless.put_if_absent("a", b"lost")
+    (claim,) = Path(linkless.url).glob(".tlcluster-claim-*")
+    assert linkless.list() == []
+    then = time.time() - 2 * CLAIM_SECONDS
+    os.utime(claim, (then, then))
+    assert linkless.put_if_absent("a", b"kept")
+    assert linkless.get("a") == b"kept"
+    assert not claim.exists()
+
+
+def test_without_hard_links_a_writer_waits_for_one_that_is_at_work(
+    linkless: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store_folder := Path(linkless.url)).mkdir(exist_ok=True)
+    digest = hashlib.sha256(b"a").hexdigest()[:16]
+    claim = store_folder / f".tlcluster-claim-{digest}"
+    claim.touch()
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            (store_folder / "a").write_bytes(b"theirs")
+            claim.unlink()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert not linkless.put_if_absent("a", b"ours")
+    assert len(pauses) == 3
+    assert linkless.get("a") == b"theirs"

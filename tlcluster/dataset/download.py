@@ -1,20 +1,21 @@
 """One large file by https, gone on with where it broke off, even in another process."""
 
+import contextlib
 import hashlib
 import http.client
-import os
+import secrets
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 from typing import IO
 
-import filelock
-
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, from_os_error
 from tlcluster.meter import meter
+from tlcluster.storage.locks import process_lock
 
 WAITS_SECONDS = (0.5, 2.0, 8.0)
 """Before another attempt after one that brought nothing; after the last, it is given up."""
@@ -37,12 +38,14 @@ def download(url: str, folder: Path, show: bool = True) -> Path:
     checked_url(url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / f"{_digest(url)}.lock"):
-            return _persist(url, folder, show)
+        with process_lock(folder / f"{_digest(url)}.lock", wait=True) as locked:
+            return _persist(url, folder, show, locked)
     except OSError as error:
-        raise UserError(
-            f"{folder}: {os.strerror(error.errno or 0).lower()}; "
-            "free some space or name another folder with --cache"
+        raise from_os_error(
+            error,
+            folder,
+            "name a folder that can be written with --cache",
+            if_full="free some space or name another folder with --cache",
         ) from None
 
 
@@ -91,12 +94,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_Redirects)
 
 
-def _persist(url: str, folder: Path, show: bool) -> Path:
+def _persist(url: str, folder: Path, show: bool, locked: bool) -> Path:
     waits = iter(WAITS_SECONDS)
     most = 0
     while True:
         try:
-            return _attempt(url, folder, show)
+            return _attempt(url, folder, show, locked)
         except _BrokenOff as error:
             if error.size > most:
                 most = error.size
@@ -111,32 +114,65 @@ def _persist(url: str, folder: Path, show: bool) -> Path:
         time.sleep(wait)
 
 
-def _attempt(url: str, folder: Path, show: bool) -> Path:
+def _attempt(url: str, folder: Path, show: bool, locked: bool) -> Path:
     with _request(url) as response:
         total = response.length
         if total is None:
             raise UserError(
-                f"{public(url)}: the server does not tell the size of the file, so a whole one "
-                "cannot be told from a part; download it with your own tools and name its path"
+                f"{public(url)}: the server does not say the size of the file, so that half a file "
+                "looks like a whole one; download it with your own tools and name its path"
             )
         target = _target(url, folder, response.headers, total)
         if target.exists():
+            _shared_part(target).unlink(missing_ok=True)  # without locks, of a slower process
             return target
-        part = target.with_name(f"part-{target.name}")
-        start = part.stat().st_size if part.exists() else 0
-        if start == 0:
-            _receive(response, part, start, total, show)
-    if 0 < start < total:
-        with _request(url, start) as response:
-            if response.status == http.HTTPStatus.OK:
-                start, total = 0, response.length or 0  # a server without ranges sends all
-            elif response.headers.get("Content-Range") != f"bytes {start}-{total - 1}/{total}":
-                raise _BrokenOff("the server sent other bytes than it was asked for")
-            if _target(url, folder, response.headers, total) != target:
-                part.unlink()
-                raise _BrokenOff("the file changed while it was downloaded")
-            _receive(response, part, start, total, show)
-    return part.rename(target)
+        with _own_part(target, locked) as part:
+            start = part.stat().st_size if part.exists() else 0
+            if start == 0:
+                _receive(response, part, start, total, show)
+            elif start < total:
+                response.close()
+                _go_on(url, target, part, total, show)
+            return part.rename(target)
+
+
+def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
+    """Receive what is missing of a part."""
+    start = part.stat().st_size
+    with _request(url, start) as response:
+        if response.status == http.HTTPStatus.OK:
+            start, total = 0, response.length or 0  # a server without ranges sends all
+        elif response.headers.get("Content-Range") != f"bytes {start}-{total - 1}/{total}":
+            raise _BrokenOff("the server sent other bytes than it was asked for")
+        if _target(url, target.parent, response.headers, total) != target:
+            part.unlink()
+            raise _BrokenOff("the file changed while it was downloaded")
+        _receive(response, part, start, total, show)
+
+
+@contextlib.contextmanager
+def _own_part(target: Path, locked: bool) -> Iterator[Path]:
+    """The file with the pieces that are there, which nobody else writes to.
+
+    Without locks, a process takes it by renaming it, which only one can do, and puts it back if
+    the download breaks off. Several processes may then download the same file.
+    """
+    shared = _shared_part(target)
+    if locked:
+        yield shared
+        return
+    own = shared.with_name(f"{shared.name}.{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):
+        shared.rename(own)
+    try:
+        yield own
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            own.replace(shared)
+
+
+def _shared_part(target: Path) -> Path:
+    return target.with_name(f"part-{target.name}")
 
 
 def _request(url: str, start: int = 0) -> http.client.HTTPResponse:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
 from rich.console import Console
 
 from tlcluster import cli
@@ -26,6 +25,7 @@ from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.records import RunManifest, RunStatus
 from tlcluster.report import write as report
 from tlcluster.settings import RunSettings
+from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
@@ -174,7 +174,7 @@ def claimed(run: Store, experiments: Sequence[Experiment]) -> Iterator[None]:
         for experiment in experiments:
             try:
                 stack.enter_context(held(run, f".{experiment.name}.lock", wait=False))
-            except filelock.Timeout:
+            except LockTaken:
                 raise UserError(
                     f"{run.url}: another process is training {experiment.name} in this run; wait "
                     "for it, stop it, or use another --run-name"
@@ -190,15 +190,10 @@ def held(run: Store, name: str, wait: bool) -> Iterator[None]:
     are the user's to avoid.
 
     Raises:
-        filelock.Timeout: another process holds it, and we are not to wait.
+        LockTaken: another process holds it, and we are not to wait.
     """
     if "://" in run.url:
         yield
         return
-    lock = filelock.FileLock(Path(run.url, name), blocking=wait)
-    with contextlib.suppress(NotImplementedError):
-        lock.acquire()
-    try:
+    with process_lock(Path(run.url, name), wait=wait):
         yield
-    finally:
-        lock.release()

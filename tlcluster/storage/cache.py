@@ -1,20 +1,20 @@
 """A node's disk cache: verified copies of objects, shared by all worker processes of the node."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import blake3
-import filelock
 
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, os_errors_explained
 from tlcluster.paths import expanded
+from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.marked import make_marked
 from tlcluster.storage.protocol import CorruptObject
 
@@ -23,6 +23,8 @@ TRIES = 3
 """Downloads of one object before its damage is taken to be in the store, not on the way."""
 GRACE_SECONDS = 60.0
 """A file handed out this recently is not evicted, so that its reader has time to open it."""
+ABANDONED_SECONDS = 3600.0
+"""Without locks, a part that nobody has written to for so long belongs to a dead process."""
 
 OBJECTS = "tlcluster-objects"
 """The folder inside the cache folder that holds the copies. The cache folder itself may be one in
@@ -30,7 +32,7 @@ which a user keeps other things; nothing is deleted there."""
 
 _PART = ".part"
 _LOCKS = "locks"
-_OURS = re.compile(rf"[0-9a-f]{{64}}({re.escape(_PART)})?")
+_OURS = re.compile(rf"[0-9a-f]{{64}}((-[0-9a-f]{{16}})?{re.escape(_PART)})?")
 _BLOCK = 2**20
 
 _known: dict[str, bytes] = {}
@@ -87,7 +89,8 @@ class NodeCache:
 
     Many processes and threads may use one folder at once: a lock per object
     lets one of them download while the others wait for its file. The locks are
-    the kernel's, so one that dies leaves nothing locked.
+    the kernel's, so a process that dies leaves nothing locked. On a file
+    system without locks, several processes may download the same object.
 
     A file's modification time is the time it was last handed out; above
     `max_bytes` the least recently used files are deleted. Deleting a file that
@@ -123,11 +126,15 @@ class NodeCache:
                     "rename that, or name another folder with --cache"
                 )
             (self.objects / _LOCKS).mkdir(exist_ok=True)
-            with self._lock(sha256):
+            with self._lock(sha256, wait=True) as locked:
                 # Another process may have finished the download while we waited for the lock.
                 if not self._hit(path, key, sha256=sha256, size=size):
                     self._make_room(size)
-                    self._download(path, key, sha256=sha256, size=size, download=download)
+                    # The holder of the object's lock is its only writer. Without locks, each
+                    # process downloads into a file of its own, and the last one's stays.
+                    own = "" if locked else f"-{secrets.token_hex(8)}"
+                    part = path.with_name(f"{path.name}{own}{_PART}")
+                    self._download(part, path, key, sha256=sha256, size=size, download=download)
         return path
 
     def _hit(self, path: Path, key: str, *, sha256: str, size: int) -> bool:
@@ -139,10 +146,15 @@ class NodeCache:
         return True
 
     def _download(
-        self, path: Path, key: str, *, sha256: str, size: int, download: Callable[[Path], None]
+        self,
+        part: Path,
+        path: Path,
+        key: str,
+        *,
+        sha256: str,
+        size: int,
+        download: Callable[[Path], None],
     ) -> None:
-        # One name an object is enough: whoever holds the object's lock is its only writer.
-        part = path.with_name(path.name + _PART)
         try:
             for attempt in range(1, TRIES + 1):
                 download(part)
@@ -180,35 +192,20 @@ class NodeCache:
 
     def _sweep(self, part: Path) -> None:
         """Delete a part unless its download is under way."""
-        with contextlib.suppress(filelock.Timeout), self._lock(part.stem, timeout=0):
-            part.unlink(missing_ok=True)
+        with (
+            contextlib.suppress(LockTaken, FileNotFoundError),
+            self._lock(part.name, wait=False) as locked,
+        ):
+            if locked or time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink()
 
-    @contextlib.contextmanager
-    def _lock(self, sha256: str, timeout: float = -1) -> Iterator[None]:
+    def _lock(self, name: str, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
         # Lock files cannot be deleted without a race, so objects share a bounded number of them.
-        lock = filelock.FileLock(self.objects / _LOCKS / f"{sha256[:3]}.lock", timeout=timeout)
-        try:
-            lock.acquire()
-        except NotImplementedError:
-            raise UserError(
-                f"cache folder {self.folder}: its file system has no locks; "
-                "name a folder on a local disk with --cache"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return process_lock(self.objects / _LOCKS / f"{name[:3]}.lock", wait=wait)
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                reason, way_out = "the disk is full", "free some space or name another folder"
-            else:
-                reason = os.strerror(error.errno or 0).lower()
-                way_out = "name a folder that can be written"
-            raise UserError(
-                f"cache folder {self.folder}: {reason}; {way_out} with --cache"
-            ) from None
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return os_errors_explained(
+            f"cache folder {self.folder}",
+            "name a folder that can be written with --cache",
+            if_full="free some space or name another folder with --cache",
+        )

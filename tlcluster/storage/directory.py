@@ -2,13 +2,15 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcluster.errors import UserError
+from tlcluster.errors import os_errors_explained
 from tlcluster.storage.cache import verify
 from tlcluster.storage.protocol import (
     TEMPORARY,
@@ -17,6 +19,13 @@ from tlcluster.storage.protocol import (
     checked_key,
     checked_prefix,
 )
+
+NO_LINKS = frozenset(
+    {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+)
+"""What `link` answers on file systems without hard links: exFAT, Azure Files, some FUSE ones."""
+CLAIM_SECONDS = 60.0
+_POLL_SECONDS = 0.02
 
 
 class DirectoryStore:
@@ -32,7 +41,7 @@ class DirectoryStore:
     def list(self, prefix: str = "") -> list[StoredObject]:
         top = self._folder / checked_prefix(prefix).rpartition("/")[0]
         found = []
-        with _explained(top):
+        with explained(top):
             for folder, _, names in os.walk(top, onerror=_unless_missing):
                 for name in names:
                     path = Path(folder, name)
@@ -57,11 +66,15 @@ class DirectoryStore:
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return _renamed_if_absent(temporary, path)
         return True
 
     def delete(self, key: str) -> None:
         path = self._folder / checked_key(key)
-        with _explained(path):
+        with explained(path):
             path.unlink(missing_ok=True)
 
     def fetch(self, key: str, *, sha256: str, size: int) -> Path:
@@ -72,7 +85,7 @@ class DirectoryStore:
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._folder / checked_key(key)
-        with _explained(path):
+        with explained(path):
             try:
                 yield path
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -82,7 +95,7 @@ class DirectoryStore:
     def _written(self, key: str, data: bytes | Path) -> Iterator[tuple[Path, Path]]:
         """The data in a temporary file beside its place, on disk before it gets its name."""
         path = self._folder / checked_key(key)
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(TEMPORARY + secrets.token_hex(8))
             try:
@@ -99,20 +112,45 @@ class DirectoryStore:
                 temporary.unlink(missing_ok=True)
 
 
+def _renamed_if_absent(temporary: Path, path: Path) -> bool:
+    """Give a finished file its name unless that is taken, on a file system without hard links.
+
+    Of several writers, only the one that has made the claim, a file beside the object, may look
+    whether the name is free and then rename. The object itself appears by the rename, as a whole.
+    A claim is held for two calls of the file system. One that is older than `CLAIM_SECONDS` was
+    left by a process that was killed in between, and is removed.
+    """
+    digest = hashlib.sha256(path.name.encode()).hexdigest()[:16]
+    claim = path.with_name(f"{TEMPORARY}claim-{digest}")
+    while not path.exists():
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.touch()  # for the server's time, which dates the claim as well
+                if temporary.stat().st_mtime - claim.stat().st_mtime > CLAIM_SECONDS:
+                    claim.unlink()
+            time.sleep(_POLL_SECONDS)
+            continue
+        try:
+            if path.exists():
+                return False
+            temporary.replace(path)
+            return True
+        finally:
+            claim.unlink(missing_ok=True)
+    return False
+
+
 def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
 
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> contextlib.AbstractContextManager[None]:
     """Turn what the file system says into one line with a way out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, way_out = "the disk is full", "free some space or name another store"
-        else:
-            reason = os.strerror(error.errno or 0).lower()
-            way_out = "name a store that this account can use"
-        raise UserError(f"{path}: {reason}; {way_out}") from None
+    return os_errors_explained(
+        path,
+        "name a store that this account can use",
+        if_full="free some space or name another store",
+    )

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError, from_os_error
+from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.scratch import scratch_folder
 
@@ -106,21 +105,19 @@ def _find_weed() -> str:
 
 @contextlib.contextmanager
 def _data_folder(folder: Path) -> Iterator[Path]:
-    try:
-        # In a folder of its own: SeaweedFS' files are deleted by name.
-        data = folder / _DATA
-        data.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(data / "tlcluster.lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(
-            f"{folder}: another embedded store is running there; wait for it or name another folder"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{folder}: {os.strerror(error.errno or 0).lower()}; name a folder that can be written"
-        ) from None
-    with lock:
+    with contextlib.ExitStack() as stack:
+        try:
+            # In a folder of its own: SeaweedFS' files are deleted by name.
+            data = folder / _DATA
+            data.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(process_lock(data / "tlcluster.lock", wait=False))
+        except LockTaken:
+            raise UserError(
+                f"{folder}: another embedded store is running there; wait for it or name another "
+                "folder"
+            ) from None
+        except OSError as error:
+            raise from_os_error(error, folder, "name a folder that can be written") from None
         # Where the master was at earlier ports; it learns what there is from the volumes.
         for old in data.glob("m[0-9]*"):
             shutil.rmtree(old)
@@ -282,7 +279,7 @@ def _ready(process: subprocess.Popen[bytes], store: EmbeddedStore) -> bool:
     """Wait for the first put to work; False where the server ended or the time is over."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(UserError, ConnectionError):
+        with contextlib.suppress(UserError, StoreUnavailable, ConnectionError):
             socket.create_connection(("127.0.0.1", _port(store)), timeout=1).close()
             opened = open_store(store.url)
             opened.put("ready", b"")

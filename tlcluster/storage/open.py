@@ -6,47 +6,59 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.paths import expanded
 from tlcluster.storage.cache import NodeCache
-from tlcluster.storage.directory import DirectoryStore, _explained
+from tlcluster.storage.directory import DirectoryStore, explained
 from tlcluster.storage.protocol import Store, checked_key
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 
-def open_store(url: str, cache: NodeCache | None = None, create: bool = False) -> Store:
+def open_store(
+    url: str, cache: NodeCache | None = None, create: bool = False, check: bool = True
+) -> Store:
     """The store at `s3://BUCKET/PREFIX`, in a directory, or at `file:///DIRECTORY`.
-
-    One cheap request checks that it answers.
 
     Args:
         url: the address.
         cache: where fetched objects are kept; by default `NodeCache()`. A
             directory needs none, its files are verified in place.
-        create: make the directory where there is none, and check that it can be written.
+        create: make the directory if there is none, and check that it can be written.
+        check: make one cheap request to find out whether the store answers. A
+            caller that can wait opens without it, uses the store through
+            `tlcluster.storage.patient`, and survives a start during an outage.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: the store cannot be used. With `check` that includes one
+            that does not answer, since its address is most likely wrong.
     """
+    try:
+        return _open(url, cache, create, check)
+    except StoreUnavailable as error:
+        raise UserError(str(error)) from None
+
+
+def _open(url: str, cache: NodeCache | None, create: bool, check: bool) -> Store:
     scheme = _SCHEME.match(url)
     if scheme is None:
         if re.match(r"(s3|https?|file):", url):
             raise UserError(f"{url}: the scheme ends in two slashes, as in s3://BUCKET/PREFIX")
-        return _open_directory(Path(url), create)
+        return _open_directory(Path(url), create, check)
     if scheme[1] == "file":
         parts = urllib.parse.urlsplit(url)
         if parts.netloc not in ("", "localhost"):
             raise UserError(f"{url}: file:// names no host; give file:///DIRECTORY")
-        return _open_directory(Path(urllib.parse.unquote(parts.path)), create)
+        return _open_directory(Path(urllib.parse.unquote(parts.path)), create, check)
     if scheme[1] == "s3":
         # boto3 takes a third of a second to import; commands that use a directory, or only
         # print their help, need none of it.
-        from tlcluster.storage.s3 import open_bucket  # noqa: PLC0415
+        from tlcluster.storage.s3 import S3Store, open_bucket  # noqa: PLC0415
 
         bucket, prefix = _bucket_and_prefix(url)
-        return open_bucket(bucket, prefix, cache or NodeCache())
+        opened = open_bucket if check else S3Store
+        return opened(bucket, prefix, cache or NodeCache())
     raise UserError(
         f"{scheme[1]}://…: no such kind of store; give s3://BUCKET/PREFIX or a directory"
     )
@@ -68,9 +80,11 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
     return bucket, checked_key(prefix) if prefix else ""
 
 
-def _open_directory(path: Path, create: bool) -> DirectoryStore:
+def _open_directory(path: Path, create: bool, check: bool) -> DirectoryStore:
     path = expanded(path).absolute()
-    with _explained(path):
+    if not check:
+        return DirectoryStore(path)  # a put makes the folders that it needs
+    with explained(path):
         # The workers of an experiment come to a new folder at the same moment: make, then look.
         if create and not path.exists():
             path.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,9 @@ profile, web identity, instance role, `AWS_ENDPOINT_URL`). Nothing here reads
 them, and no message repeats more of an endpoint than scheme, host and port.
 """
 
+import contextlib
 import io
+import logging
 import threading
 import time
 import urllib.parse
@@ -16,56 +18,60 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import boto3
 import botocore.config
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as NetworkError
-from s3transfer.exceptions import RetriesExceededError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.cache import NodeCache
-from tlcluster.storage.protocol import ObjectMissing, StoredObject, checked_key, checked_prefix
+from tlcluster.storage.protocol import StoredObject, checked_key, checked_prefix
+from tlcluster.storage.s3_errors import (
+    EXPIRED,
+    FAILURES,
+    MISSING,
+    RACE,
+    REFUSED,
+    TAKEN,
+    UNCONDITIONAL,
+    Request,
+    code_of,
+    explained,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 
 _WORK = botocore.config.Config(
-    retries={"mode": "adaptive", "total_max_attempts": 10},
+    retries={"mode": "adaptive", "total_max_attempts": 6},
     connect_timeout=10,
     read_timeout=60,
     max_pool_connections=32,
-    # What matters is verified by its sha256 already, shards, features and checkpoints. To have
-    # botocore verify as well, s3transfer would begin every download with a HEAD.
+    # Shards, features and checkpoints are verified by their sha256 already. To have botocore
+    # verify as well, s3transfer would begin every download with a HEAD.
     response_checksum_validation="when_required",
 )
-# A wrong address should be told at once, not after minutes of patience.
-_CHECK = _WORK.merge(botocore.config.Config(retries={"mode": "standard", "total_max_attempts": 2}))
-# Callers bring their own threads, one an object; threads per object on top only add overhead.
+"""Rides out short trouble; for longer outages see `tlcluster.storage.patient`."""
+_CHECK = botocore.config.Config(
+    retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=20
+)
+"""For the first request: a wrong address is reported soon, a busy server is asked again."""
+# Callers bring their own threads, one per object; threads per object on top only add overhead.
 _TRANSFER = TransferConfig(use_threads=False)
 
-_MISSING = {"404", "NoSuchKey", "NotFound"}
-# Some versions of s3transfer begin a download with a HEAD, whose answer has no body: there, all
-# that is told is the status.
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "400"}
-_UNKNOWN = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthFailure"} | _EXPIRED
-_FORBIDDEN = {"403", "AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess"}
-_TAKEN = {"412", "PreconditionFailed"}
-_RACE = {"409", "ConditionalRequestConflict"}
+# A HEAD, with which some versions of s3transfer begin a download, has no body in its answer:
+# credentials that are refused only show as its status.
+_RENEWABLE = EXPIRED | REFUSED | {"400", "403"}
 _RACE_WAITS = (0.2, 1.0, 5.0)
-"""Seconds before a conditional put is tried again that met another one under way."""
+"""Seconds before each next try of a conditional put that met another one under way."""
 
 
 def open_bucket(bucket: str, prefix: str, cache: NodeCache) -> "S3Store":
     """The store under a prefix of a bucket, after one listing of one key has worked.
 
     Raises:
-        UserError: no endpoint, no credentials, wrong ones, or no such bucket.
+        UserError: no credentials, wrong ones, or no such bucket.
+        StoreUnavailable: the endpoint does not answer, or not now.
     """
     S3Store(bucket, prefix, cache, _CHECK).list_one()
     return S3Store(bucket, prefix, cache)
@@ -75,14 +81,20 @@ class S3Store:
     """A prefix of a bucket as a store. One value serves any number of threads."""
 
     def __init__(
-        self, bucket: str, prefix: str, cache: NodeCache, config: botocore.config.Config = _WORK
+        self,
+        bucket: str,
+        prefix: str,
+        cache: NodeCache,
+        config: botocore.config.Config | None = None,
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._cache = cache
         self._renewing = threading.Lock()
-        self._config = config
+        self._config = _WORK.merge(config) if config else _WORK
         self._client = self._connect()
+        self._conditional = True
+        """False once the service has said that it has no conditional PUT."""
 
     @property
     def url(self) -> str:
@@ -129,22 +141,46 @@ class S3Store:
         waits = iter(_RACE_WAITS)
 
         def upload(client: "S3Client") -> bool:
+            if not self._conditional:
+                return self._put_unless_there(client, key, data)
             try:
                 with _opened(data) as body:
                     client.put_object(
                         Bucket=self._bucket, Key=self._name(key), Body=body, IfNoneMatch="*"
                     )
             except ClientError as error:
-                if _code(error) in _TAKEN:
+                code = code_of(error)
+                if code in TAKEN:
                     return False
                 wait = next(waits, None)
-                if _code(error) not in _RACE or wait is None:
+                if code in UNCONDITIONAL:
+                    self._conditional = False
+                    _log.warning(
+                        "%s: this service has no conditional PUT; do not write to one place from "
+                        "two commands at the same time",
+                        self.url,
+                    )
+                elif code in RACE and wait is not None:
+                    time.sleep(wait)
+                else:
                     raise
-                time.sleep(wait)
                 return upload(client)
             return True
 
         return self._call(key, upload)
+
+    def _put_unless_there(self, client: "S3Client", key: str, data: bytes | Path) -> bool:
+        """Look, then put: another writer in between is not noticed."""
+        try:
+            client.head_object(Bucket=self._bucket, Key=self._name(key))
+        except ClientError as error:
+            if code_of(error) not in MISSING:
+                raise
+        else:
+            return False
+        with _opened(data) as body:
+            client.put_object(Bucket=self._bucket, Key=self._name(key), Body=body)
+        return True
 
     def delete(self, key: str) -> None:
         self._call(
@@ -168,9 +204,9 @@ class S3Store:
         # s3transfer compares each body with its announced length and reads short ones again.
         client.download_fileobj(self._bucket, self._name(key), into, Config=_TRANSFER)
 
-    def _connect(self) -> "S3Client":
+    def _connect(self, session: boto3.session.Session | None = None) -> "S3Client":
         try:
-            return boto3.session.Session().client("s3", config=self._config)
+            return (session or boto3.session.Session()).client("s3", config=self._config)
         except BotoCoreError as error:
             raise UserError(f"{self.url}: {error}; see the AWS configuration") from None
         except ValueError:
@@ -179,79 +215,45 @@ class S3Store:
             ) from None
 
     def _call(self, key: str, action: Callable[["S3Client"], Result]) -> Result:
-        """`action(client)`, once more with fresh credentials where they ran out."""
+        """`action(client)`, once more with fresh credentials if they are refused."""
         client = self._client
         try:
             try:
                 return action(client)
             except ClientError as error:
-                # botocore renews what it knows to expire; a token in a file or the environment
-                # that something else renews is only read again by a new session.
-                if _code(error) not in _EXPIRED:
+                # botocore renews what it knows to expire. A token in a file or the environment
+                # that another program renews is only read again by a new session.
+                if code_of(error) not in _RENEWABLE:
                     raise
             return action(self._renewed(client))
-        except (ClientError, BotoCoreError, RetriesExceededError) as error:
-            raise self._explain(key, error) from None
+        except FAILURES as error:
+            raise explained(error, self._request(client, key)) from None
 
     def _renewed(self, client: "S3Client") -> "S3Client":
+        """A client with fresh credentials, the same one for all threads.
+
+        Raises:
+            StoreUnavailable: there are none now. The old client stays, so that the next call
+                tries to renew it again.
+        """
         with self._renewing:
             if self._client is client:
-                self._client = self._connect()
+                found: object = None
+                with contextlib.suppress(BotoCoreError):  # a file that is half written, for example
+                    session = boto3.session.Session()
+                    found = session.get_credentials()
+                if found is None:
+                    raise StoreUnavailable(
+                        f"{self.url}: the credentials are refused and no others are found now; "
+                        "give fresh ones the way the AWS tools take them"
+                    )
+                self._client = self._connect(session)
             return self._client
 
-    def _explain(self, key: str, error: Exception) -> UserError:
-        if isinstance(error, ClientError):
-            return self._refused(key, _code(error), error.operation_name)
-        where = f"{self.url}/{key}" if key else self.url
-        if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return UserError(
-                f"{self.url}: no credentials found; give them the way the AWS tools take them: "
-                "AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
-            )
-        if isinstance(error, NetworkError | HTTPClientError):
-            return UserError(
-                f"{where}: {self._endpoint()} cannot be reached ({type(error).__name__}); "
-                "check AWS_ENDPOINT_URL, the network and the proxy settings"
-            )
-        if isinstance(error, RetriesExceededError):
-            return UserError(
-                f"{where}: {self._endpoint()} broke off every time it was read "
-                f"({type(error.last_exception).__name__}); try again later"
-            )
-        return UserError(f"{where}: {error}; see the AWS configuration")
-
-    def _refused(self, key: str, code: str, operation: str) -> UserError:
-        endpoint = self._endpoint()
-        if code == "NoSuchBucket":
-            return UserError(
-                f"{self.url}: no bucket {self._bucket!r} at {endpoint}; check the name and "
-                f"AWS_ENDPOINT_URL, or make it: aws s3 mb s3://{self._bucket}"
-            )
-        if code in _UNKNOWN:
-            return UserError(
-                f"{self.url}: {endpoint} refuses the credentials ({code}); check AWS_PROFILE or "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to this endpoint"
-            )
-        if code in _FORBIDDEN:
-            return UserError(
-                f"{self.url}: these credentials may not do {operation} ({code}) at {endpoint}; "
-                "have s3:ListBucket, s3:GetObject and, to write, s3:PutObject and "
-                "s3:DeleteObject granted"
-            )
-        if code in _MISSING:
-            return ObjectMissing(key, self.url)
-        return UserError(
-            f"{self.url}: {endpoint} answered {operation} of {key or 'the bucket'} with {code}; "
-            "try again later"
-        )
-
-    def _endpoint(self) -> str:
-        parts = urllib.parse.urlsplit(self._client.meta.endpoint_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))
+    def _request(self, client: "S3Client", key: str) -> Request:
+        parts = urllib.parse.urlsplit(client.meta.endpoint_url)
+        endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return Request(self.url, self._bucket, key, endpoint)
 
 
 def _opened(data: bytes | Path) -> BinaryIO:

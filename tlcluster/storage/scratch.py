@@ -1,15 +1,16 @@
 """Private temporary folders that are gone when their process is, even after kill -9."""
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcluster.storage.marked import is_marked, mark
+from tlcluster.storage.locks import LockTaken, process_lock
+from tlcluster.storage.marked import MARK, is_marked, mark
 
 _NEW = ".new"
 
@@ -20,23 +21,23 @@ def scratch_folder(purpose: str, base: Path) -> Iterator[Path]:
 
     It is removed at the end. A process that is killed cannot do that; the next
     one that wants a folder for the same purpose in the same place does. The
-    owner holds a lock on its folder, and the kernel releases it with the process.
+    owner holds a lock on the mark in its folder, which ends with the process.
+    On a file system without locks, folders of killed processes stay.
     """
     sweep(purpose, base)
     name = f"tlcluster-{purpose}-{secrets.token_hex(8)}"
     new = base / (name + _NEW)
     new.mkdir(mode=0o700)
-    handle = os.open(new, os.O_RDONLY)
     try:
-        # The lock comes before the mark and the name that a sweep looks for: no sweep takes the
-        # folder of a process that is alive.
-        fcntl.flock(handle, fcntl.LOCK_EX)
         mark(new, name)
-        yield new.rename(base / name)
+        # The lock comes before the name that a sweep looks for: no sweep takes the folder of a
+        # process that is alive.
+        with process_lock(new / MARK, wait=True):
+            yield new.rename(base / name)
     finally:
+        # After the lock: NFS keeps a file that is open, and so its folder.
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(base / name, ignore_errors=True)
-        os.close(handle)
 
 
 def sweep(purpose: str, base: Path) -> None:
@@ -46,13 +47,12 @@ def sweep(purpose: str, base: Path) -> None:
     """
     ours = re.compile(rf"tlcluster-{re.escape(purpose)}-[0-9a-f]{{16}}")
     for folder in base.glob(f"tlcluster-{purpose}-*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LockTaken):
             if not ours.fullmatch(folder.name) or folder.lstat().st_uid != os.getuid():
                 continue
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                if is_marked(folder):
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder)
-            finally:
-                os.close(handle)
+            if not stat.S_ISDIR(folder.lstat().st_mode) or not is_marked(folder):
+                continue
+            with process_lock(folder / MARK, wait=False) as locked:
+                dead = locked
+            if dead:
+                shutil.rmtree(folder)
