@@ -12,9 +12,12 @@ from tlcluster.dataset.order import training_batches
 from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.stream import Batch, stream
 from tlcluster.storage.protocol import Store
-from tlcluster.training.data import PREFETCH, dataset
+from tlcluster.training.data import PREFETCH, dataset, image_spec
 
 Triple = tuple[int, int, Batch]
+
+IMAGES = image_spec((32, 32, 3))
+FEATURES = tf.TensorSpec((None, 512), tf.float32)
 
 
 def made(n: int, *, features: bool = False, epoch: int = 1) -> Triple:
@@ -31,7 +34,7 @@ def made(n: int, *, features: bool = False, epoch: int = 1) -> Triple:
 @pytest.mark.parametrize("features", [False, True])
 def test_batches_come_in_order_and_bit_for_bit(features: bool) -> None:
     batches = [made(n, features=features, epoch=1 + n % 3) for n in (5, 1, 0, 7, 128)]
-    elements = list(dataset(lambda: iter(batches), features=features))
+    elements = list(dataset(lambda: iter(batches), FEATURES if features else IMAGES))
     assert len(elements) == len(batches)
     for element, (epoch, view, batch) in zip(elements, batches, strict=True):
         inputs, labels, samples, *numbers = (part.numpy() for part in element)
@@ -54,7 +57,7 @@ def test_one_graph_takes_batches_of_every_size() -> None:
             rows += tf.shape(next(batches)[0])[0]
         return rows
 
-    batches = iter(dataset(lambda: (made(n) for n in range(20)), features=False))
+    batches = iter(dataset(lambda: (made(n) for n in range(20)), IMAGES))
     assert call(batches, tf.constant(12)).numpy() == sum(range(12))
     assert call(batches, tf.constant(8)).numpy() == sum(range(12, 20))
     assert len(traced) == 1
@@ -71,7 +74,7 @@ def test_only_a_few_batches_are_made_ahead() -> None:
             made_so_far.release()
             yield made(2)
 
-    batches = iter(dataset(endless, features=False))
+    batches = iter(dataset(endless, IMAGES))
     next(batches)
     for _ in range(PREFETCH):  # these are made without being asked for
         assert made_so_far.acquire(timeout=60)
@@ -89,9 +92,7 @@ def test_workers_read_their_own_rows_and_no_others_under_a_strategy(sample_store
             yield 1, 0, batch
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    distributed = strategy.distribute_datasets_from_function(
-        lambda _: dataset(rank_1_of_3, features=False)
-    )
+    distributed = strategy.distribute_datasets_from_function(lambda _: dataset(rank_1_of_3, IMAGES))
     ours = [element[2].numpy() for element in distributed]
     np.testing.assert_array_equal(
         np.concatenate(ours), np.concatenate([batch.samples for _, _, batch in rank_1_of_3()])
