@@ -31,7 +31,7 @@ class Network:
             self.models = build_models(
                 experiment, classes=classes, seed=seed, imagenet_weights=imagenet_weights
             )
-            self.optimizer = FusedAdam(learning_rate)
+            self.optimizer = FusedAdam(learning_rate, experiment.weight_decay)
             self.optimizer.build(self.trainable)
         self._strategy = strategy
         self._weights = changing_weights(self.models.whole)
