@@ -1,4 +1,7 @@
-"""Datasets: the stream's batches in TensorFlow, unchanged, in order, a few ahead."""
+"""Datasets: the stream's batches in TensorFlow, unchanged, in order, a few ahead.
+
+A feed gives them to all steps of a training, and raises the errors of the stream as they are.
+"""
 
 import itertools
 import threading
@@ -11,8 +14,9 @@ import tensorflow as tf
 from tlcluster.dataset.order import training_batches
 from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.stream import Batch, stream
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.protocol import Store
-from tlcluster.training.data import PREFETCH, dataset, image_spec
+from tlcluster.training.data import PREFETCH, Feed, dataset, image_spec
 
 Triple = tuple[int, int, Batch]
 
@@ -97,3 +101,24 @@ def test_workers_read_their_own_rows_and_no_others_under_a_strategy(sample_store
     np.testing.assert_array_equal(
         np.concatenate(ours), np.concatenate([batch.samples for _, _, batch in rank_1_of_3()])
     )
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), UserError("x"), OSError(5, "y")])
+def test_a_feed_raises_the_error_of_its_source(error: Exception) -> None:
+    def broken() -> Iterator[Triple]:
+        yield made(2)
+        raise error
+
+    feed = Feed(tf.distribute.MultiWorkerMirroredStrategy(), broken, IMAGES)
+    step = tf.function(lambda batches: next(batches)[1])
+    with feed.own_errors():
+        assert step(feed.iterator).shape == (2,)
+    with pytest.raises(type(error)) as caught, feed.own_errors():
+        step(feed.iterator)
+    assert caught.value is error
+
+
+def test_a_feed_passes_on_errors_that_are_not_of_its_source() -> None:
+    feed = Feed(tf.distribute.MultiWorkerMirroredStrategy(), lambda: iter([made(2)]), IMAGES)
+    with pytest.raises(tf.errors.InvalidArgumentError), feed.own_errors():
+        tf.debugging.assert_equal(tf.constant(1), tf.constant(2))

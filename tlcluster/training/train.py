@@ -152,7 +152,7 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         write_config(stores.run, task, parts.network.models)
     loop = Loop(parts, state)
     if not is_over(state, parts.schedule):
-        events = Events(stores.run, name) if chief else None
+        events = Events(stores.run, name, state.history) if chief else None
 
         def epoch_ended(history: tuple[EpochRecord, ...]) -> None:
             if events:
