@@ -168,3 +168,9 @@ def test_the_end_of_an_epoch_is_that_of_its_last_point(run: DirectoryStore) -> N
     assert epoch_ends(content[:-1]) == {1: sizes[1], 2: sizes[2]}
     assert epoch_ends(content[: sizes[1] + 40]) == {1: sizes[1]}
     assert epoch_ends(b"") == epoch_ends(b"no event file") == {}
+
+
+def test_records_that_are_no_events_are_not_continued(tmp_path: Path) -> None:
+    with tf.io.TFRecordWriter(str(tmp_path / "records")) as writer:
+        writer.write(b"\xff\xff no event")
+    assert epoch_ends((tmp_path / "records").read_bytes()) == {}

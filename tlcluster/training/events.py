@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tlcluster.records import TENSORBOARD, EpochRecord
 from tlcluster.storage.protocol import Store
@@ -94,6 +95,6 @@ def epoch_ends(content: bytes) -> dict[int, int]:
                 points[event.step] += len(event.summary.value)
                 if points[event.step] == len(CURVES):
                     ends[event.step] = position
-        except (tf.errors.OpError, ValueError):
+        except (tf.errors.OpError, DecodeError):
             pass
     return ends
