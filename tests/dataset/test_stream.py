@@ -1,6 +1,7 @@
 """What the stream of batches promises, on shards in a real directory store."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from tlcluster.dataset import stream as module
 from tlcluster.dataset.order import READERS, RowBatch, evaluation_batches, training_batches
 from tlcluster.dataset.shards import Index, ShardInfo, encode, row_dtype
-from tlcluster.dataset.stream import Batch, Shard, stream, stream_from
+from tlcluster.dataset.stream import Batch, Shard, planned, stream, stream_from
 from tlcluster.errors import UserError
 from tlcluster.storage.cache import OBJECTS, NodeCache
 from tlcluster.storage.directory import DirectoryStore
@@ -117,12 +118,12 @@ def map_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_read(batches: list[Batch], plan: list[RowBatch], rows: np.ndarray) -> None:
     """The batches are what a naive reader makes of the plan."""
     assert len(batches) == len(plan)
-    for batch, planned in zip(batches, plan, strict=True):
-        assert np.array_equal(batch.inputs, rows["image"][planned.sample])
-        assert np.array_equal(batch.labels, rows["label"][planned.sample])
-        assert np.array_equal(batch.samples, planned.sample)
-        assert np.array_equal(batch.positions, planned.position)
-        assert batch.global_rows == planned.global_rows
+    for batch, expected in zip(batches, plan, strict=True):
+        assert np.array_equal(batch.inputs, rows["image"][expected.sample])
+        assert np.array_equal(batch.labels, rows["label"][expected.sample])
+        assert np.array_equal(batch.samples, expected.sample)
+        assert np.array_equal(batch.positions, expected.position)
+        assert batch.global_rows == expected.global_rows
 
 
 @settings(max_examples=40, deadline=None)
@@ -388,6 +389,37 @@ def test_a_consumer_that_fails_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_rows_of_another_kind_are_refused_not_cut_to_size(inputs: np.ndarray) -> None:
     shard = Shard(inputs, np.zeros(4, np.uint8))
-    plan = training_batches([4], seed=7, epoch=0, global_batch=4, rank=0, world_size=1)
+    (rows,) = training_batches([4], seed=7, epoch=0, global_batch=4, rank=0, world_size=1)
     with pytest.raises(TypeError, match="rows of shard 0 are"):
-        list(stream_from(lambda _: shard, plan, row_shape=(3,), dtype=np.float32))
+        list(stream_from(lambda _: shard, [planned(rows, int)], row_shape=(3,), dtype=np.float32))
+
+
+def test_shards_of_any_kind_are_told_apart_by_their_keys() -> None:
+    """Two epochs on different views of the same shards, and one more on the first view."""
+    rows = [
+        batch
+        for epoch in range(3)
+        for batch in training_batches(
+            [30, 20, 41], seed=7, epoch=epoch, global_batch=16, rank=0, world_size=1
+        )
+    ]
+    views = ["first"] * 6 + ["second"] * 6 + ["first"] * 6
+    loaded = []
+
+    def load(key: tuple[str, int]) -> Shard:
+        loaded.append(key)
+        view, number = key
+        begin, end = [0, 30, 50, 91][number : number + 2]
+        inputs = np.arange(begin, end, dtype=np.float32)[:, None] + 1000 * (view == "second")
+        return Shard(inputs, np.zeros(end - begin, np.uint8))
+
+    plans = (
+        planned(batch, functools.partial(lambda view, number: (view, number), view))
+        for view, batch in zip(views, rows, strict=True)
+    )
+    batches = list(stream_from(load, plans, row_shape=(1,), dtype=np.float32))
+    assert len(batches) == len(rows)
+    for batch, view in zip(batches, views, strict=True):
+        expected = batch.samples + 1000 * (view == "second")
+        np.testing.assert_array_equal(batch.inputs[:, 0], expected)
+    assert sorted(loaded) == [(view, n) for view in ("first", "second") for n in range(3)]

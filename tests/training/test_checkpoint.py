@@ -18,11 +18,11 @@ from tlcluster.storage.protocol import Store
 from tlcluster.training.checkpoint import (
     KEPT,
     Checkpoint,
-    TrainingState,
     delete_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from tlcluster.training.state import TrainingState
 
 FOLDER = "frozen/checkpoints/"
 

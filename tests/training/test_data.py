@@ -1,4 +1,7 @@
-"""Datasets: the stream's batches in TensorFlow, unchanged, in order, a few ahead."""
+"""Datasets: the stream's batches in TensorFlow, unchanged, in order, a few ahead.
+
+A feed gives them to all steps of a training, and raises the errors of the stream as they are.
+"""
 
 import itertools
 import threading
@@ -11,10 +14,14 @@ import tensorflow as tf
 from tlcluster.dataset.order import training_batches
 from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.stream import Batch, stream
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.protocol import Store
-from tlcluster.training.data import PREFETCH, dataset
+from tlcluster.training.data import PREFETCH, Feed, dataset, image_spec
 
 Triple = tuple[int, int, Batch]
+
+IMAGES = image_spec((32, 32, 3))
+FEATURES = tf.TensorSpec((None, 512), tf.float32)
 
 
 def made(n: int, *, features: bool = False, epoch: int = 1) -> Triple:
@@ -31,7 +38,7 @@ def made(n: int, *, features: bool = False, epoch: int = 1) -> Triple:
 @pytest.mark.parametrize("features", [False, True])
 def test_batches_come_in_order_and_bit_for_bit(features: bool) -> None:
     batches = [made(n, features=features, epoch=1 + n % 3) for n in (5, 1, 0, 7, 128)]
-    elements = list(dataset(lambda: iter(batches), features=features))
+    elements = list(dataset(lambda: iter(batches), FEATURES if features else IMAGES))
     assert len(elements) == len(batches)
     for element, (epoch, view, batch) in zip(elements, batches, strict=True):
         inputs, labels, samples, *numbers = (part.numpy() for part in element)
@@ -54,7 +61,7 @@ def test_one_graph_takes_batches_of_every_size() -> None:
             rows += tf.shape(next(batches)[0])[0]
         return rows
 
-    batches = iter(dataset(lambda: (made(n) for n in range(20)), features=False))
+    batches = iter(dataset(lambda: (made(n) for n in range(20)), IMAGES))
     assert call(batches, tf.constant(12)).numpy() == sum(range(12))
     assert call(batches, tf.constant(8)).numpy() == sum(range(12, 20))
     assert len(traced) == 1
@@ -71,7 +78,7 @@ def test_only_a_few_batches_are_made_ahead() -> None:
             made_so_far.release()
             yield made(2)
 
-    batches = iter(dataset(endless, features=False))
+    batches = iter(dataset(endless, IMAGES))
     next(batches)
     for _ in range(PREFETCH):  # these are made without being asked for
         assert made_so_far.acquire(timeout=60)
@@ -89,10 +96,29 @@ def test_workers_read_their_own_rows_and_no_others_under_a_strategy(sample_store
             yield 1, 0, batch
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    distributed = strategy.distribute_datasets_from_function(
-        lambda _: dataset(rank_1_of_3, features=False)
-    )
+    distributed = strategy.distribute_datasets_from_function(lambda _: dataset(rank_1_of_3, IMAGES))
     ours = [element[2].numpy() for element in distributed]
     np.testing.assert_array_equal(
         np.concatenate(ours), np.concatenate([batch.samples for _, _, batch in rank_1_of_3()])
     )
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), UserError("x"), OSError(5, "y")])
+def test_a_feed_raises_the_error_of_its_source(error: Exception) -> None:
+    def broken() -> Iterator[Triple]:
+        yield made(2)
+        raise error
+
+    feed = Feed(tf.distribute.MultiWorkerMirroredStrategy(), broken, IMAGES)
+    step = tf.function(lambda batches: next(batches)[1])
+    with feed.own_errors():
+        assert step(feed.iterator).shape == (2,)
+    with pytest.raises(type(error)) as caught, feed.own_errors():
+        step(feed.iterator)
+    assert caught.value is error
+
+
+def test_a_feed_passes_on_errors_that_are_not_of_its_source() -> None:
+    feed = Feed(tf.distribute.MultiWorkerMirroredStrategy(), lambda: iter([made(2)]), IMAGES)
+    with pytest.raises(tf.errors.InvalidArgumentError), feed.own_errors():
+        tf.debugging.assert_equal(tf.constant(1), tf.constant(2))

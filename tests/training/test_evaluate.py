@@ -14,8 +14,10 @@ from tlcluster.dataset.order import evaluation_batches
 from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.stream import Batch, stream
 from tlcluster.storage.protocol import Store
-from tlcluster.training.data import inputs_spec
-from tlcluster.training.evaluate import IMAGE_BATCH, Evaluator, Scores, scores, softmax
+from tlcluster.training.data import image_spec
+from tlcluster.training.evaluate import Evaluator, scores, softmax
+from tlcluster.training.inputs import IMAGE_BATCH
+from tlcluster.training.state import Scores
 
 
 @st.composite
@@ -100,7 +102,7 @@ def evaluator(model: keras.Model) -> Evaluator:
         return model([inputs, keys], training=training)
 
     return Evaluator(
-        tf.distribute.MultiWorkerMirroredStrategy(), logits_of, inputs_spec(features=False)
+        tf.distribute.MultiWorkerMirroredStrategy(), logits_of, image_spec((32, 32, 3))
     )
 
 

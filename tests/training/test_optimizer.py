@@ -1,19 +1,20 @@
-"""Adam in one operation is Keras' Adam."""
+"""Adam in one operation is Keras' Adam, and with weight decay Keras' AdamW."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tlcluster.training.optimizer import FusedAdam
+from tlcluster.training.optimizer import FusedAdam, decays
 
 SHAPES = ((3, 3, 4, 5), (5,), ())
 STEPS = 20
 
 
 def gradients() -> Iterator[list[tf.Tensor]]:
-    """Of some steps: large ones, small ones, and some that are zero."""
+    """The gradients of each step: large ones, small ones, and some that are zero."""
     generator = np.random.default_rng(1)
     for step in range(STEPS):
         scale = 10.0 ** (step % 7 - 5)
@@ -24,7 +25,7 @@ def gradients() -> Iterator[list[tf.Tensor]]:
 
 
 def trained(optimizer: keras.optimizers.Optimizer) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Variables and the optimizer's own after the steps, in a graph and under the strategy."""
+    """The variables and those of the optimizer after the steps, in a graph and a strategy."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     generator = np.random.default_rng(2)
     with strategy.scope():
@@ -41,15 +42,79 @@ def trained(optimizer: keras.optimizers.Optimizer) -> tuple[list[np.ndarray], li
     return [v.numpy() for v in variables], [v.numpy() for v in optimizer.variables]
 
 
-def test_variables_and_moments_are_those_of_keras_adam() -> None:
-    ours, theirs = trained(FusedAdam(1e-3)), trained(keras.optimizers.Adam(1e-3))
-    for found, expected in zip(ours, theirs, strict=True):
+def adamw(weight_decay: float) -> keras.optimizers.Optimizer:
+    """Keras' AdamW, told not to decay vectors and scalars."""
+    optimizer = keras.optimizers.AdamW(1e-3, weight_decay=weight_decay)
+    build = optimizer.build
+
+    def built(variables: list[tf.Variable]) -> None:
+        if not getattr(optimizer, "_built", False):  # every step builds it again
+            optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+        build(variables)
+
+    optimizer.build = built
+    return optimizer
+
+
+def assert_alike(
+    one: tuple[list[np.ndarray], list[np.ndarray]],
+    other: tuple[list[np.ndarray], list[np.ndarray]],
+) -> None:
+    for found, expected in zip(one, other, strict=True):
         assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            # The operation takes 1 − β₂ in float32, which is 1.3e-5 of it off.
-            np.testing.assert_allclose(one, other, rtol=3e-5, atol=1e-7)
+        for ours, theirs in zip(found, expected, strict=True):
+            # The operation computes 1 - β₂ in float32, which is off by 1.3e-5.
+            np.testing.assert_allclose(ours, theirs, rtol=3e-5, atol=1e-7)
 
 
-def test_the_comparison_notices_another_rate() -> None:
-    (ours, _), (theirs, _) = trained(FusedAdam(1e-3)), trained(keras.optimizers.Adam(1.1e-3))
+def test_variables_and_moments_are_those_of_keras_adam() -> None:
+    assert_alike(trained(FusedAdam(1e-3)), trained(keras.optimizers.Adam(1e-3)))
+
+
+@pytest.mark.parametrize("weight_decay", [1e-2, 10.0])
+def test_variables_and_moments_are_those_of_keras_adamw(weight_decay: float) -> None:
+    assert_alike(trained(FusedAdam(1e-3, weight_decay)), trained(adamw(weight_decay)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda: keras.optimizers.Adam(1.1e-3), lambda: keras.optimizers.AdamW(1e-3, 1e-2)],
+    ids=["rate", "weight decay"],
+)
+def test_the_comparison_notices(other: Callable[[], keras.optimizers.Optimizer]) -> None:
+    (ours, _), (theirs, _) = trained(FusedAdam(1e-3)), trained(other())
     assert not np.allclose(ours[0], theirs[0], rtol=3e-5, atol=1e-7)
+
+
+def test_without_weight_decay_the_graph_is_that_of_adam_alone() -> None:
+    def operations(optimizer: FusedAdam) -> list[str]:
+        variable = tf.Variable([[1.0, 2.0]])
+        optimizer.build([variable])
+        step = tf.function(lambda v: optimizer.apply_gradients([(v, variable)]))
+        graph = step.get_concrete_function(tf.constant([[1.0, 1.0]])).graph
+        return sorted(operation.type for operation in graph.get_operations())
+
+    plain = operations(FusedAdam(1e-3))
+    assert operations(FusedAdam(1e-3, 0.0)) == plain
+    assert operations(FusedAdam(1e-3, 1e-2)) != plain
+    assert "AssignSubVariableOp" not in plain
+
+
+def test_kernels_decay_and_biases_and_batch_norm_do_not() -> None:
+    model = keras.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, input_shape=(8, 8, 3)),
+            keras.layers.BatchNormalization(),
+            keras.layers.DepthwiseConv2D(3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+        ]
+    )
+    names = {v.name.rpartition("/")[2]: decays(v) for v in model.trainable_variables}
+    assert names == {
+        "kernel:0": True,
+        "depthwise_kernel:0": True,
+        "bias:0": False,
+        "gamma:0": False,
+        "beta:0": False,
+    }

@@ -41,9 +41,9 @@ from tlcluster.records import (
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.training.evaluate import scores
+from tlcluster.training.loop import STEPS_PER_CALL
 from tlcluster.training.model import build_models, load_weights_file, no_keys
 from tlcluster.training.task import Task
-from tlcluster.training.train import STEPS_PER_CALL
 
 pytestmark = pytest.mark.cluster
 
@@ -258,6 +258,7 @@ def trained(
             command_started=time.time(),
             earlier_seconds=0.0,
             attempt=2 if plan.after else 1,
+            storage_wait=60.0,
         )
         fields = {**task._asdict(), "experiment": experiment.model_dump(), **plan.task}
         return {

@@ -8,7 +8,7 @@ from typing import Any
 
 from tlcluster.bench.clock import time_epochs
 from tlcluster.dataset.order import training_batches
-from tlcluster.dataset.shards import open_shard, read_index
+from tlcluster.dataset.shards import fetched_shard, read_index
 from tlcluster.dataset.stream import Batch, stream
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.open import open_store
@@ -40,9 +40,7 @@ def main() -> None:
 
     def verified() -> Iterable[tuple[Any, Any]]:
         for info in index.shards("train"):
-            rows = open_shard(
-                store.fetch(info.key, sha256=info.sha256, size=info.bytes), info, index
-            )
+            rows = fetched_shard(store, info, index)
             yield rows["image"], rows["label"]
 
     def epoch() -> Iterable[tuple[Any, Any]]:
@@ -53,10 +51,12 @@ def main() -> None:
         return ((inputs, labels) for inputs, labels, *_ in tensors)
 
     if given.tf_data:
-        from tlcluster.training.data import dataset  # noqa: PLC0415  TensorFlow, for this case alone
+        from tlcluster.training.data import dataset, image_spec  # noqa: PLC0415  needs TensorFlow
 
         # Made once, as in training; each epoch goes through it anew.
-        tensors = dataset(lambda: ((1, 0, batch) for batch in batches()), features=False)
+        tensors = dataset(
+            lambda: ((1, 0, batch) for batch in batches()), image_spec(index.image_shape)
+        )
     time_epochs(epoch, given.epochs)
 
 

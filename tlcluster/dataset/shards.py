@@ -268,3 +268,15 @@ def open_shard(path: Path, info: ShardInfo, index: Index) -> npt.NDArray[np.void
         if largest >= codes:
             raise refuse(f"has the {field} {largest}, the largest allowed is {codes - 1}")
     return rows
+
+
+def fetched_shard(store: Store, info: ShardInfo, index: Index) -> npt.NDArray[np.void]:
+    """Fetch a shard, verify its sha256 and size, and map it; see `open_shard`.
+
+    Raises:
+        CorruptObject, ObjectMissing: the object is damaged or missing.
+        StoreUnavailable: the store does not answer.
+        UserError: the object is not the shard that the index describes.
+    """
+    path = store.fetch(info.key, sha256=info.sha256, size=info.bytes)
+    return open_shard(path, info, index)

@@ -1,50 +1,53 @@
-"""A worker's rows → NumPy batches, with the shards fetched in the background ahead of need.
+"""A worker's rows → NumPy batches, with the shards fetched in the background.
 
-The rows to come are looked at a little ahead, and the shards that they name are
-fetched, verified and mapped by a few threads in that order. So a worker gets
-exactly the shards it reads, a batch waits for its own shards only, and what is
-held is bounded whatever the size of the split.
+The stream looks a bounded number of rows ahead. A few threads fetch, verify and
+map the shards of those rows, in the order in which they are needed. A worker
+fetches only the shards that it reads, a batch waits only for its own shards,
+and memory is bounded whatever the size of the split.
 """
 
 import itertools
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tlcluster.dataset.order import Ints, RowBatch
-from tlcluster.dataset.shards import Index, open_shard
+from tlcluster.dataset.shards import Index, fetched_shard
 from tlcluster.storage.protocol import Store
 
+Key = TypeVar("Key", bound=Hashable)
+"""What names a shard in a stream: its number, or the number with what else it depends on."""
+
 THREADS = 4
-"""Shards fetched at once: one connection rarely fills a link, and hashing takes time as well."""
+"""Shards fetched at once. One connection rarely fills a link, and hashing takes time too."""
 
 SHARDS_AHEAD = 8
-"""New shards to have in flight or open beyond those of the next batch: one a canonical reader,
-since all readers may come to a new shard at the same step."""
+"""New shards in flight or open beyond those of the next batch: one for each canonical reader,
+since all readers may need a new shard at the same step."""
 
 ROWS_AHEAD = 2**16
-"""Most rows to look ahead, about 2 MB of row numbers; two windows of each of eight readers."""
+"""Limit of rows to look ahead: two windows of each of eight readers, about 2 MB of row numbers."""
 
 BATCH_WEIGHT = 64
-"""What a batch counts towards `ROWS_AHEAD` besides its rows, so that small ones are bounded too."""
+"""What a batch counts towards `ROWS_AHEAD` besides its rows. It bounds the number of small
+batches."""
 
 IDLE_BYTES = 2**26
-"""Shards kept open that no row within sight needs. A window may hold only a few rows of a shard,
-far apart, and opening it again means verifying all of it again. Counted in bytes: of small
-shards, which lie in memory, a window holds many."""
+"""Bytes of shards that stay open although no row within sight needs them. A window may hold a few
+rows of a shard, far apart, and opening the shard again means verifying all of it again."""
 
 MAPPED_BYTES = 2**20
-"""Smaller shards are read, not mapped: a batch may need hundreds of them, and each map takes a
-file descriptor, of which a process often has 1024."""
+"""Smaller shards are read into memory instead of mapped. A batch may need hundreds of them, each
+map takes a file descriptor, and a process often has only 1024."""
 
 
 class Batch(NamedTuple):
-    """One worker's part of a global batch; n may be 0. The arrays are the caller's own."""
+    """One worker's part of a global batch; n may be 0. The caller owns the arrays."""
 
     inputs: npt.NDArray[Any]
     """What the model takes: uint8 images (n, height, width, 3), RGB in 0…255, or float32
@@ -64,62 +67,79 @@ class Shard(NamedTuple):
 
     inputs: npt.NDArray[Any]
     """(rows, …): images or features."""
-    labels: npt.NDArray[np.uint8]
-    """(rows,)"""
+    labels: npt.NDArray[Any]
+    """Unsigned integers (rows,)."""
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple, Generic[Key]):
+    """One batch to read: its rows, and the shards that they come from."""
+
     rows: RowBatch
-    places: dict[int, Ints]
-    """Shard → which places of the batch its rows take."""
-    weight: int
+    places: dict[Key, Ints]
+    """Shard → the places in the batch that its rows take, int64."""
+
+
+def planned(rows: RowBatch, key: Callable[[int], Key]) -> Plan[Key]:
+    """Sort the rows of a batch by shard.
+
+    Args:
+        rows: the batch.
+        key: position of a shard in the split → its key in the stream.
+    """
+    by_shard = np.argsort(rows.shard, kind="stable")
+    shards = rows.shard[by_shard]
+    cuts = [0, *(np.flatnonzero(shards[1:] != shards[:-1]) + 1).tolist(), len(shards)]
+    places = {key(int(shards[a])): by_shard[a:b] for a, b in itertools.pairwise(cuts) if a < b}
+    return Plan(rows, places)
 
 
 def stream(store: Store, index: Index, split: str, batches: Iterable[RowBatch]) -> Iterator[Batch]:
     """Read the rows of `batches`, in order, from the shards of a split.
 
-    `batches` comes from `tlcluster.dataset.order`. Several epochs may follow one another
-    in it: the next one's shards are then fetched while the last one ends.
-    Closing the iterator early drops what is queued and does not wait for the
-    fetches under way, whose threads end with them.
+    `batches` comes from `tlcluster.dataset.order`. It may hold several epochs, one after
+    another; the shards of the next epoch are then fetched while the current one ends.
+    Closing the iterator early drops the queued fetches and does not wait for those under
+    way; their threads end with them.
 
     Raises:
         UserError: the data set has no such split, or a shard is not what the index says.
-        CorruptObject, ObjectMissing: at the batch that needs the shard, however early
-            the background met it.
+        CorruptObject, ObjectMissing, StoreUnavailable: at the batch that needs the shard,
+            even if the background met the error earlier.
     """
     infos = index.shards(split)
 
     def load(number: int) -> Shard:
         info = infos[number]
-        path = store.fetch(info.key, sha256=info.sha256, size=info.bytes)
-        rows = open_shard(path, info, index)
+        rows = fetched_shard(store, info, index)
         if info.bytes < MAPPED_BYTES:
             rows = np.array(rows)
         return Shard(np.asarray(rows["image"]), np.asarray(rows["label"]))
 
-    return stream_from(load, batches, row_shape=index.image_shape, dtype=np.uint8)
+    plans = (planned(rows, int) for rows in batches)
+    return stream_from(load, plans, row_shape=index.image_shape, dtype=np.uint8)
 
 
 def stream_from(
-    load: Callable[[int], Shard],
-    batches: Iterable[RowBatch],
+    load: Callable[[Key], Shard],
+    plans: Iterable[Plan[Key]],
     *,
     row_shape: tuple[int, ...],
     dtype: npt.DTypeLike,
 ) -> Iterator[Batch]:
-    """The same from shards of any kind: `load` fetches or makes one by its number.
+    """Like `stream`, from shards of any kind: `load` fetches or makes a shard by its key.
 
-    `load` is called from several threads, in the order in which shards are needed; what it
-    raises is raised at the batch that needs the shard.
+    `load` is called from several threads, in the order in which shards are needed. Its
+    exceptions are raised at the batch that needs the shard.
 
     Args:
+        load: key → shard.
+        plans: the batches to read; see `planned`.
         row_shape: shape of one row's input.
         dtype: of the inputs.
     """
     shelf = _Shelf(load, row_shape, dtype)
-    source = map(_plan, batches)
-    plans: deque[_Plan] = deque()
+    source = iter(plans)
+    ahead: deque[Plan[Key]] = deque()
     weight = 0
     try:
         head = next(source, None)
@@ -128,26 +148,22 @@ def stream_from(
         while head is not None:
             shelf.ahead.difference_update(head.places)
             while weight < ROWS_AHEAD and len(shelf.ahead) < SHARDS_AHEAD:
-                plan = next(source, None)
-                if plan is None:
+                following = next(source, None)
+                if following is None:
                     break
-                shelf.request(plan)
-                plans.append(plan)
-                weight += plan.weight
+                shelf.request(following)
+                ahead.append(following)
+                weight += _weight(following)
             yield shelf.read(head)
             shelf.release(head)
-            head = plans.popleft() if plans else None
-            weight -= head.weight if head is not None else 0
+            head = ahead.popleft() if ahead else None
+            weight -= _weight(head) if head is not None else 0
     finally:
         shelf.close()
 
 
-def _plan(rows: RowBatch) -> _Plan:
-    by_shard = np.argsort(rows.shard, kind="stable")
-    shards = rows.shard[by_shard]
-    cuts = [0, *(np.flatnonzero(shards[1:] != shards[:-1]) + 1).tolist(), len(shards)]
-    places = {int(shards[a]): by_shard[a:b] for a, b in itertools.pairwise(cuts) if a < b}
-    return _Plan(rows, places, len(shards) + BATCH_WEIGHT)
+def _weight(plan: Plan[Key]) -> int:
+    return len(plan.rows.row) + BATCH_WEIGHT
 
 
 def _copy(shard: Shard, rows: Ints, places: Ints, inputs: npt.NDArray[Any], labels: Ints) -> None:
@@ -156,34 +172,34 @@ def _copy(shard: Shard, rows: Ints, places: Ints, inputs: npt.NDArray[Any], labe
 
 
 def _whole_rows(inputs: npt.NDArray[Any]) -> npt.NDArray[np.void]:
-    """Inputs (n, …) as n opaque values of a row each, over the same memory.
+    """Inputs (n, …) as n opaque values, one for each row, over the same memory.
 
-    NumPy gathers those with one copy of memory a row; of rows in a larger record it copies
-    dimension by dimension, which takes half as long again.
+    NumPy gathers opaque values with one copy of memory per row. Rows in a larger record
+    it copies dimension by dimension, which takes half as long again.
     """
     size = math.prod(inputs.shape[1:])
     return inputs.reshape(len(inputs), size).view(f"V{size * inputs.itemsize}")[:, 0]
 
 
-class _Shelf:
-    """The shards that are fetched or open at the moment."""
+class _Shelf(Generic[Key]):
+    """The shards that are open or being fetched."""
 
     def __init__(
-        self, load: Callable[[int], Shard], row_shape: tuple[int, ...], dtype: npt.DTypeLike
+        self, load: Callable[[Key], Shard], row_shape: tuple[int, ...], dtype: npt.DTypeLike
     ) -> None:
-        self.ahead: set[int] = set()
+        self.ahead: set[Key] = set()
         """Requested shards that no batch has come to yet."""
         self._load, self._row_shape, self._dtype = load, row_shape, np.dtype(dtype)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="shards")
-        self._shards: dict[int, Future[Shard]] = {}
-        self._uses: Counter[int] = Counter()
+        self._shards: dict[Key, Future[Shard]] = {}
+        self._uses: Counter[Key] = Counter()
         """Shard → requested batches that are not released."""
-        self._idle: dict[int, int] = {}
+        self._idle: dict[Key, int] = {}
         """Shard without uses → its bytes, the longest idle first."""
         self._idle_bytes = 0
 
-    def request(self, plan: _Plan) -> None:
-        """Have the shards of a batch fetched, if they are not, until it is released."""
+    def request(self, plan: Plan[Key]) -> None:
+        """Keep the shards of a batch until it is released; fetch those that are missing."""
         for shard in plan.places:
             if shard not in self._shards:
                 self._shards[shard] = self._pool.submit(self._opened, shard)
@@ -191,28 +207,28 @@ class _Shelf:
             self._idle_bytes -= self._idle.pop(shard, 0)
             self._uses[shard] += 1
 
-    def _opened(self, number: int) -> Shard:
-        shard = self._load(number)
+    def _opened(self, key: Key) -> Shard:
+        shard = self._load(key)
         row = shard.inputs.dtype, shard.inputs.shape[1:]
         if row != (self._dtype, self._row_shape):
-            # As opaque values they would be cut to size without a word.
-            raise TypeError(f"rows of shard {number} are {row[0]} {row[1]}")
+            # Opaque values of another size would be cut or padded silently.
+            raise TypeError(f"rows of shard {key} are {row[0]} {row[1]}")
         return shard._replace(inputs=_whole_rows(shard.inputs))
 
-    def read(self, plan: _Plan) -> Batch:
+    def read(self, plan: Plan[Key]) -> Batch:
         """Wait for the shards of a requested batch and copy its rows."""
         rows = plan.rows
         n = len(rows.row)
         inputs = np.empty((n, *self._row_shape), dtype=self._dtype)
         labels = np.empty(n, dtype=np.int64)
         whole = _whole_rows(inputs)
-        for number, places in plan.places.items():
-            # Passed on, not kept here: an error that is held would hold the last shard's file.
-            _copy(self._shards[number].result(), rows.row[places], places, whole, labels)
+        for key, places in plan.places.items():
+            # No local name for the shard: an exception that the caller keeps would keep its file.
+            _copy(self._shards[key].result(), rows.row[places], places, whole, labels)
         return Batch(inputs, labels, rows.sample, rows.position, rows.global_rows)
 
-    def release(self, plan: _Plan) -> None:
-        """Close shards that no requested batch needs, but for the last few."""
+    def release(self, plan: Plan[Key]) -> None:
+        """Close shards that no requested batch needs, except the most recent ones."""
         for shard in plan.places:
             self._uses[shard] -= 1
             if not self._uses[shard]:
@@ -226,5 +242,5 @@ class _Shelf:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-        # An error that is kept keeps this object too; it should not keep files open.
+        # An exception that the caller keeps refers to this object; it must not keep files open.
         self._shards.clear()

@@ -1,7 +1,7 @@
-"""An augmentation: the same picture every time for (seed, view, sample), inside the graph.
+"""Augmentation inside the graph: (seed, view, sample) always gives the same image.
 
-In distribution it is what Keras' ImageDataGenerator does with the study's
-arguments: rotation_range=20, width_shift_range=height_shift_range=0.2,
+The distribution is that of Keras' ImageDataGenerator with the study's arguments:
+rotation_range=20, width_shift_range=height_shift_range=0.2,
 shear_range=0.2 (degrees), zoom_range=0.2, horizontal_flip=True,
 fill_mode="nearest", bilinear.
 """
@@ -18,7 +18,7 @@ SHEAR_DEGREES = 0.2
 ZOOM = (0.8, 1.2)
 
 STREAM = 1
-"""Keeps these draws apart from those of Dropout."""
+"""Separates these draws from those of Dropout."""
 
 
 def augment(images: tf.Tensor, *, seed: int, view: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:
@@ -39,16 +39,16 @@ def augment(images: tf.Tensor, *, seed: int, view: tf.Tensor, samples: tf.Tensor
 
 
 def transforms(unit: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Seven uniform draws a picture → one projective transform a picture.
+    """Seven uniform draws → one projective transform, for each image.
 
-    Keras composes rotation · shift · shear · zoom in (x, y) about the middle of
-    the picture, maps output to input coordinates with it, then flips.
+    Keras composes rotation · shift · shear · zoom in (x, y) about the center of
+    the image, maps output to input coordinates with it, then flips.
 
     Args:
         unit: float32 (n, 7) in [0, 1).
 
     Returns:
-        float32 (n, 8) as `warp` takes them.
+        float32 (n, 8), for `warp`.
     """
     spread = 2.0 * unit - 1.0
     theta = spread[:, 0] * math.radians(ROTATION_DEGREES)
@@ -68,7 +68,7 @@ def transforms(unit: tf.Tensor, height: int, width: int) -> tf.Tensor:
     x = cos * shift_x - sin * shift_y + middle_x - a * middle_x - b * middle_y
     y = sin * shift_x + cos * shift_y + middle_y - c * middle_x - d * middle_y
 
-    # Flipping the result is reading it at width − 1 − x.
+    # A flipped result is read at width − 1 − x.
     x, y = tf.where(flip, x + a * (width - 1), x), tf.where(flip, y + c * (width - 1), y)
     a, c = tf.where(flip, -a, a), tf.where(flip, -c, c)
     zero = tf.zeros_like(a)
@@ -76,7 +76,7 @@ def transforms(unit: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def warp(images: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
-    """Bilinear resampling; outside the picture its nearest edge goes on.
+    """Bilinear resampling; outside the image, the nearest edge pixel is repeated.
 
     Args:
         images: float32 (n, height, width, channels).
@@ -86,7 +86,7 @@ def warp(images: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=transform,
-        # Known when the graph is built, so that what follows knows its maps' sizes too.
+        # Static, so that the sizes of the following maps are static too.
         output_shape=images.shape[1:3],
         interpolation="BILINEAR",
         fill_mode="NEAREST",

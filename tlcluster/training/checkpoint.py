@@ -1,12 +1,12 @@
-"""Checkpoints: all that an interrupted experiment needs to go on as if nothing had happened.
+"""Checkpoints: what an interrupted training needs to continue exactly where it stopped.
 
-A checkpoint is one object, written whole or not at all: an uncompressed `.npz`
-with the state as JSON and the arrays by number, read without pickle:
+A checkpoint is one object, written as a whole: an uncompressed `.npz` with the
+state as JSON and the numbered arrays, read without pickle:
 
     <experiment>/checkpoints/<epoch>-<step>-<sha256>.npz
 
-The sha256 is that of its content. Without it a damaged zip directory can look
-like one with fewer arrays.
+The sha256 is that of the content. Without it, a damaged zip directory could
+look like one with fewer arrays.
 """
 
 import hashlib
@@ -19,44 +19,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlcluster.records import CHECKPOINTS, EpochRecord, Record
+from tlcluster.records import CHECKPOINTS
 from tlcluster.storage.protocol import Store
+from tlcluster.training.state import TrainingState
 
 KEPT = 2
-"""Newest checkpoints that are kept: the last one, and one in case it cannot be read."""
-
-
-class TrainingState(Record):
-    """Where training is, besides the weights."""
-
-    epoch: int = 1
-    """The epoch in progress; counts from 1."""
-    step: int = 0
-    """Steps of it that are done: the position in the data."""
-    loss_sum: float = 0.0
-    correct: int = 0
-    rows: int = 0
-    """Sums over the steps done, of losses, right answers and images, all workers together."""
-    train_seconds: float = 0.0
-    """Time the steps done took."""
-    history: tuple[EpochRecord, ...] = ()
-    best_epoch: int | None = None
-    best_accuracy: float = -1.0
-    stopped_early: bool = False
-    wall_seconds: float = 0.0
-    """Time with workers running until this checkpoint, all attempts together."""
-
-    @property
-    def waited(self) -> int:
-        """Epochs finished since the best one."""
-        return len(self.history) - (self.best_epoch or 0)
+"""Checkpoints to keep: the newest, and the one before in case the newest cannot be read."""
 
 
 class Checkpoint(NamedTuple):
-    """State and arrays, in the order of the variables they were read from.
+    """State and arrays, in the order of the variables that they belong to.
 
-    To be saved, variables do as well: each is read when it is written, so that they are not all
-    in memory twice.
+    For saving, the arrays may be variables. Each is then read while it is written, so that
+    they are not all in memory twice.
     """
 
     state: TrainingState
@@ -84,7 +59,7 @@ def save_checkpoint(run: Store, experiment: str, checkpoint: Checkpoint) -> None
         key = f"{experiment}/{CHECKPOINTS}/{state.epoch:04d}-{state.step:08d}-{sha256}.npz"
         run.put(key, path)
     keys = _keys(run, experiment)
-    # What claims to be ahead of this one could not be read, or training would have gone on there.
+    # A later checkpoint must be unreadable, or we would have resumed from it.
     kept = [other for other in keys if other <= key][-KEPT:]
     for other in keys:
         if other not in kept:
@@ -92,7 +67,7 @@ def save_checkpoint(run: Store, experiment: str, checkpoint: Checkpoint) -> None
 
 
 def load_checkpoint(run: Store, experiment: str) -> Checkpoint | None:
-    """The newest checkpoint whose content is what was written, or None."""
+    """The newest checkpoint whose content has the sha256 in its name, or None."""
     for key in reversed(_keys(run, experiment)):
         content = run.get(key)
         if key.endswith(f"-{hashlib.sha256(content).hexdigest()}.npz"):
@@ -101,7 +76,7 @@ def load_checkpoint(run: Store, experiment: str) -> Checkpoint | None:
 
 
 def delete_checkpoints(run: Store, experiment: str) -> None:
-    """Remove what a finished experiment no longer needs."""
+    """Remove the checkpoints of a finished experiment."""
     for key in _keys(run, experiment):
         run.delete(key)
 
@@ -110,7 +85,7 @@ _NAME = re.compile(r"\d{4,}-\d{8,}-[0-9a-f]{64}\.npz")
 
 
 def _keys(run: Store, experiment: str) -> list[str]:
-    """Of the checkpoints, the newest last; what others keep beside them is not ours to delete."""
+    """Keys of the checkpoints, the newest last. Other objects in the folder are not ours."""
     folder = f"{experiment}/{CHECKPOINTS}/"
     found = (item.key for item in run.list(folder))
     return sorted(key for key in found if _NAME.fullmatch(key.removeprefix(folder)))

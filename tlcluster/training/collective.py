@@ -1,7 +1,7 @@
-"""The few things workers say to each other through TensorFlow, besides gradients.
+"""What workers exchange through TensorFlow, besides gradients.
 
 A worker drives one device, so under MultiWorkerMirroredStrategy each worker
-holds one replica of everything.
+holds one replica of each variable.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def local(strategy: tf.distribute.Strategy, value: tf.Tensor | tf.Variable) -> tf.Tensor:
-    """This worker's copy of a distributed value. Reading the whole would be a collective."""
+    """This worker's copy of a distributed value. Reading the whole value would be a collective."""
     return strategy.experimental_local_results(value)[0]
 
 
@@ -26,7 +26,7 @@ def joined(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
 
 def joined_lines(strategy: tf.distribute.Strategy, line: str) -> list[str]:
     """Every worker's line, by rank. All workers call it together."""
-    # Collectives know numbers only, and no uint8.
+    # Collectives take only numbers, and no uint8.
     numbers = np.frombuffer(f"{line}\n".encode(), np.uint8).astype(np.int32)
     every = joined(strategy, tf.constant(numbers)).numpy()
     return every.astype(np.uint8).tobytes().decode().splitlines()

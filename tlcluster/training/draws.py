@@ -1,8 +1,8 @@
-"""Random numbers that depend on their key alone: (seed, view, sample) → the same draws anywhere.
+"""Random numbers that depend only on their key: (seed, view, sample) gives the same everywhere.
 
-A stateful generator gives each worker its own sequence, so results would change
+With a stateful generator, each worker has its own sequence, and results change
 with the number of workers. Here every number is a hash of its key, computed in
-the TensorFlow graph, on any device, in any order.
+the TensorFlow graph, on any device and in any order.
 """
 
 import tensorflow as tf
@@ -16,10 +16,10 @@ def uniform(seed: int, stream: int, view: tf.Tensor, samples: tf.Tensor, count: 
 
     Args:
         seed: the run's seed.
-        stream: tells independent uses apart (augmentation, dropout, …).
+        stream: separates independent uses (augmentation, dropout, …).
         view: int64, scalar or (n,).
         samples: int64 (n,), numbers of the samples in their split.
-        count: draws a sample.
+        count: draws per sample.
 
     Returns:
         float32 (n, count), in steps of 2⁻²⁴.

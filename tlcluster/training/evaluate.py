@@ -1,7 +1,6 @@
-"""Model and a split → logits, every image exactly once however many workers there are."""
+"""Model and a split → logits. Each image counts once, however many workers there are."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,20 +8,7 @@ import tensorflow as tf
 from tlcluster.dataset.stream import Batch
 from tlcluster.training.collective import joined, local, total
 from tlcluster.training.model import no_keys
-
-IMAGE_BATCH = 256
-"""Images a step. It bounds memory; results do not depend on it."""
-
-FEATURE_BATCH = 4096
-"""Rows a step where features are given, 8 MiB: of 256, a call costs more than what it computes."""
-
-
-class Scores(NamedTuple):
-    """Sums over images."""
-
-    loss: float
-    correct: int
-    rows: int
+from tlcluster.training.state import Scores
 
 
 class Evaluator:
@@ -36,14 +22,15 @@ class Evaluator:
     ) -> None:
         """
         Args:
+            strategy: adds up and joins the workers' parts.
             logits_of: inputs, keys and `training` → logits; see `tlcluster.training.model.Models`.
-            inputs: what `logits_of` is given; see `tlcluster.training.data.inputs_spec`.
+            inputs: shape and dtype of the inputs; the first dimension is free.
         """
         self.strategy = strategy
 
         # In replica context: outside it, reading BatchNorm's moving statistics is a
-        # collective, and workers with unequal numbers of batches would wait for ever.
-        # One graph for all sizes, so that the last digit does not depend on which one came first.
+        # collective, and workers with unequal numbers of batches would wait forever.
+        # One graph for all sizes, so that the last digit does not depend on which size came first.
         @tf.function(input_signature=[inputs])
         def forward(inputs: tf.Tensor) -> tf.Tensor:
             logits = strategy.run(
@@ -70,7 +57,7 @@ class Evaluator:
 
     def scores(self, batches: Iterator[Batch]) -> Scores:
         """Loss and accuracy of a whole split. Collective: all workers call it together."""
-        # float64 keeps counts exact, and sums alike however the split is cut.
+        # float64 keeps counts exact, and sums the same however the split is cut.
         part = tf.constant(scores(*self.logits(batches)), tf.float64)
         loss, correct, rows = total(self.strategy, part).numpy()
         return Scores(float(loss), int(correct), int(rows))
@@ -78,7 +65,8 @@ class Evaluator:
     def predictions(self, batches: Iterator[Batch], classes: int) -> np.ndarray:
         """Probabilities of a whole split in index order, float32 (n, classes), on every worker.
 
-        Collective. The workers' parts are consecutive, so joining them by rank is the order.
+        Collective: all workers call it together. Their parts are consecutive, so joined by rank
+        they are in index order.
         """
         logits, _ = self.logits(batches)
         part = tf.constant(softmax(logits.reshape(-1, classes)))

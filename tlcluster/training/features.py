@@ -20,21 +20,20 @@ import io
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from pydantic import Field
 
-from tlcluster.dataset.shards import Index, ShardInfo, open_shard
+from tlcluster.dataset.shards import Index, fetched_shard
 from tlcluster.dataset.stream import Shard
 from tlcluster.errors import UserError
 from tlcluster.experiments import BASE_FEATURES
 from tlcluster.records import Record
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
 from tlcluster.training import augment
-from tlcluster.training.data import inputs_spec
+from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import PLAIN, FeatureKey
 
 BATCH = 256
@@ -100,7 +99,7 @@ class FeatureStore:
         """
         self._images, self._index, self._features, self._key = images, index, features, key
         self._claim = claim
-        self._compute = _forward(base, key.seed)
+        self._compute = _forward(base, key.seed, index.image_shape)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
 
@@ -115,7 +114,7 @@ class FeatureStore:
             UserError: features cannot be written, or not be read back.
         """
         info = self._index.shards(split)[number]
-        images = open_shard(self._fetch(self._images, info), info, self._index)
+        images = fetched_shard(self._images, info, self._index)
         place = f"{self._key.place(split, view)}/{number:05d}"
         claim = f"{place}.claim"
         seen, since = None, time.monotonic()
@@ -149,10 +148,6 @@ class FeatureStore:
             elif time.monotonic() - since > CLAIM_SECONDS:
                 self._features.delete(claim)
             time.sleep(POLL_SECONDS)
-
-    @staticmethod
-    def _fetch(store: Store, info: ShardInfo) -> Path:
-        return store.fetch(info.key, sha256=info.sha256, size=info.bytes)
 
     def _read(self, key: str) -> bytes | None:
         try:
@@ -208,12 +203,12 @@ def _content(record: Record) -> bytes:
     return record.model_dump_json().encode()
 
 
-def _forward(base: keras.Model, seed: int) -> Callable[..., tf.Tensor]:
+def _forward(base: keras.Model, seed: int, shape: tuple[int, int, int]) -> Callable[..., tf.Tensor]:
     # One graph for every number of images: two of them, made for whichever shards came first, would
     # differ in the last digit.
     @tf.function(
         input_signature=[
-            inputs_spec(features=False),
+            image_spec(shape),
             tf.TensorSpec((None,), tf.int64),
             tf.TensorSpec((), tf.int64),
         ]

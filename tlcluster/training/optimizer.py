@@ -1,6 +1,6 @@
-"""Adam in one pass over each variable.
+"""Adam and AdamW in one pass over each variable.
 
-Keras' own makes a dozen passes, and `finetuned` has 15 million numbers to update after every step.
+Keras' own makes a dozen passes, and `finetuned` has 15 million numbers to update in every step.
 """
 
 import tensorflow as tf
@@ -8,15 +8,27 @@ import tf_keras as keras
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras' Adam, updated by the one operation that TensorFlow has for it; the same formula.
+    """Keras' Adam with TensorFlow's single operation for it, and with decoupled weight decay.
 
-    Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), section 2, in the
-    form that precedes its section 2.1, where ε is added to the root of the uncorrected moment.
+    The Adam step is that of Kingma and Ba, "Adam: A Method for Stochastic Optimization"
+    (2015), section 2, in the form given before its section 2.1: ε is added to the root of
+    the uncorrected moment.
+
+    Weight decay is that of Loshchilov and Hutter, "Decoupled Weight Decay Regularization"
+    (2019), algorithm 2: beside Adam's step, w ← w − lr·λ·w with w from before the step. As in
+    PyTorch and Keras, the learning rate takes the place of the paper's schedule multiplier.
+    Biases and BatchNorm's gamma and beta do not decay.
     """
 
-    def __init__(self, learning_rate: float) -> None:
-        # The operation is one kernel; there is nothing for XLA to fuse.
+    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+        """
+        Args:
+            learning_rate: lr.
+            weight_decay: λ; 0 gives plain Adam.
+        """
+        # The operation is a single kernel; XLA has nothing to fuse.
         super().__init__(learning_rate, jit_compile=False)
+        self._decay = weight_decay
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Update the variable and its two moments in place."""
@@ -24,15 +36,27 @@ class FusedAdam(keras.optimizers.Adam):
         first, second = self._momentums[place], self._velocities[place]
         step = tf.cast(self.iterations + 1, variable.dtype)
         beta_1, beta_2 = (tf.cast(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
+        learning_rate = tf.cast(self.learning_rate, variable.dtype)
+        if self._decay and decays(variable):
+            # Adam's step does not read the variable, so the order of the two does not matter.
+            variable.assign_sub(learning_rate * self._decay * variable)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=first.handle,
             v=second.handle,
             beta1_power=tf.pow(beta_1, step),
             beta2_power=tf.pow(beta_2, step),
-            lr=tf.cast(self.learning_rate, variable.dtype),
+            lr=learning_rate,
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.cast(self.epsilon, variable.dtype),
             grad=gradient,
         )
+
+
+def decays(variable: tf.Variable) -> bool:
+    """Whether weight decay applies: to kernels, which have at least two dimensions.
+
+    Biases and BatchNorm's gamma and beta are vectors.
+    """
+    return len(variable.shape) > 1

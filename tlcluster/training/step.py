@@ -1,4 +1,4 @@
-"""The training step: gradients, their sum over workers, and several steps in one call."""
+"""The training step: gradients, their sum over the workers, and several steps in one call."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,6 +7,10 @@ import tf_keras as keras
 
 from tlcluster.training import augment
 from tlcluster.training.collective import local, total
+from tlcluster.training.state import StepSums
+
+TrainingCall = Callable[[Iterator[tuple[tf.Tensor, ...]], int, bool], StepSums]
+"""Batches, a number of steps, and whether this worker wants to stop → sums of those steps."""
 
 
 def training_call(
@@ -16,18 +20,20 @@ def training_call(
     optimizer: keras.optimizers.Optimizer,
     *,
     augment_seed: int | None,
-) -> Callable[..., tf.Tensor]:
-    """Several steps in one call of the graph, so that Python is not in the way of short ones.
+) -> TrainingCall:
+    """Several steps in one call of the graph: with short steps, Python would take most of the time.
 
     Args:
+        strategy: sums gradients and results over the workers.
         logits_of: inputs, keys and `training` → logits; see `tlcluster.training.model.Models`.
         variables: what is trained.
-        augment_seed: shows each image in its view, with this seed; None takes inputs as they are.
+        optimizer: built for these variables.
+        augment_seed: augments the inputs with this seed, each in its view; None takes them
+            as they are.
 
     Returns:
-        A function of the batches (an iterator of `tlcluster.training.data.dataset` elements,
-        distributed), the number of steps, and this worker's wish to stop, 0 or 1. It gives
-        the sums over steps and workers of losses, right answers, rows and wishes: float64 (4,).
+        A function whose batches are `tlcluster.training.data.dataset` elements, distributed.
+        All workers call it together.
     """
 
     def step(
@@ -46,9 +52,9 @@ def training_call(
         with tf.GradientTape() as tape:
             logits = logits_of(shown, keys, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            # Gradients of the workers are summed. Dividing by the rows of the global
-            # batch, not of this worker's part, makes the sum its mean's gradient,
-            # however the batch is split, the last partial one included.
+            # The workers' gradients are summed. Divided by the rows of the global batch, not of
+            # this worker's part, they add up to the gradient of the mean loss, however the batch
+            # is split and however small the last one is.
             loss = tf.reduce_sum(losses) / tf.cast(global_rows, tf.float32)
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         right = tf.argmax(logits, axis=1) == labels
@@ -69,4 +75,9 @@ def training_call(
             sums += local(strategy, strategy.run(step, args=next(batches)))
         return total(strategy, tf.concat([sums, [tf.cast(stop, tf.float64)]], axis=0))
 
-    return call
+    def named(batches: Iterator[tuple[tf.Tensor, ...]], steps: int, stop: bool) -> StepSums:
+        sums = call(batches, tf.constant(steps), tf.constant(float(stop)))
+        loss, correct, rows, stops = sums.numpy().tolist()
+        return StepSums(loss, int(correct), int(rows), int(stops))
+
+    return named

@@ -1,13 +1,13 @@
-"""What the driver tells every worker of an experiment; neither Ray nor TensorFlow in it."""
+"""What the driver tells each worker of an experiment. It imports neither Ray nor TensorFlow."""
 
 from typing import NamedTuple
 
 from tlcluster.experiments import Experiment
-from tlcluster.training.feature_key import FeatureKey
+from tlcluster.training.feature_key import PLAIN, FeatureKey, view_of
 
 
 class Task(NamedTuple):
-    """All that a worker is told. It can be pickled and holds no credential."""
+    """Everything that a worker is told. It can be pickled and holds no credential."""
 
     experiment: Experiment
     seed: int
@@ -17,30 +17,42 @@ class Task(NamedTuple):
     """Address of the run's folder."""
     features: str | None
     """Address of the folder where features of the frozen base are kept; None computes them
-    anew whenever they are needed."""
+    each time they are needed."""
     weights: str
     """Names the base's weights in the key of features."""
     views: int | None
-    """Augmented views that experiments with a frozen base take in turn; None shows a fresh one
+    """Augmented views that experiments with a frozen base use in turn; None uses a new view in
     every epoch."""
     view_seed: int
     """Decides what the augmented views show."""
     scale_batch: bool
+    """Whether batch and learning rate grow with the number of workers."""
     checkpoint_seconds: float
+    """Time between two checkpoints."""
     cache: str | None
     cache_bytes: int
     threads: int
     """Threads of one TensorFlow operation on the CPU; 0 lets TensorFlow choose."""
     command_started: float
-    """When the command was started that this task is part of, in seconds since 1970."""
+    """Start of the command that this task is part of, in seconds since 1970."""
     earlier_seconds: float
-    """Time that earlier attempts had workers, as far as their drivers lived to tell."""
+    """Time with workers running in earlier attempts, as far as their drivers recorded it."""
     attempt: int
     """How often the experiment's workers were started, this time included."""
+    storage_wait: float = 1800.0
+    """Seconds to wait for storage that does not answer."""
 
 
 def feature_key(task: Task) -> FeatureKey:
-    """Where the features that a task needs lie."""
+    """The place of the features that a task needs."""
     experiment = task.experiment
     preprocess = experiment.base if experiment.preprocess == "base" else "raw"
     return FeatureKey(task.index_sha256, task.weights, preprocess, task.view_seed)
+
+
+def shown_view(task: Task, epoch: int) -> int:
+    """The view of the training images that an epoch shows."""
+    experiment = task.experiment
+    if not experiment.augment:
+        return PLAIN
+    return view_of(epoch, None if experiment.base_trainable else task.views)

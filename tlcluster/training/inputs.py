@@ -1,0 +1,165 @@
+"""What a worker feeds its model: images from the store, or features of the frozen base.
+
+Both are values with the same fields. `inputs_for` decides between them; nothing else asks.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tlcluster.dataset.order import RowBatch, evaluation_batches
+from tlcluster.dataset.shards import Index
+from tlcluster.dataset.stream import Batch, planned, stream, stream_from
+from tlcluster.storage.protocol import Store
+from tlcluster.training.data import image_spec
+from tlcluster.training.feature_key import PLAIN
+from tlcluster.training.features import Claim, FeatureStore
+from tlcluster.training.model import Models
+from tlcluster.training.schedule import Schedule, StepRows
+from tlcluster.training.stores import Stores
+from tlcluster.training.task import Task, feature_key
+
+IMAGE_BATCH = 256
+"""Images of one evaluation step. It bounds memory; results do not depend on it."""
+
+FEATURE_BYTES = 2**23
+"""Features of one evaluation step, at most: 4096 rows of 512. With few rows, the call would cost
+more than the computation."""
+
+
+class ViewShard(NamedTuple):
+    """Names a shard of features: those of one view of one shard of images."""
+
+    view: int
+    shard: int
+    """Position in the split."""
+
+
+class Step(NamedTuple):
+    """What one worker trains on in one step."""
+
+    epoch: int
+    """Counts from 1."""
+    view: int
+    batch: Batch
+
+
+class Inputs(Protocol):
+    """The inputs of one worker."""
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        """Shape and dtype of a batch of inputs; the first dimension is free."""
+
+    @property
+    def logits_of(self) -> Callable[..., tf.Tensor]:
+        """Inputs, keys and `training` → logits; see `tlcluster.training.model.Models`."""
+
+    @property
+    def augment_seed(self) -> int | None:
+        """The seed with which the training step augments its inputs; None: it does not."""
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Rows of one evaluation step."""
+
+    def read(self, split: str, batches: Iterable[tuple[int, RowBatch]]) -> Iterator[Batch]:
+        """Read batches of a split, each given by its view and its rows, in order."""
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """uint8 images. The training step augments them, if they are augmented at all."""
+
+    store: Store
+    index: Index
+    models: Models
+    augment_seed: int | None
+    evaluation_batch: ClassVar[int] = IMAGE_BATCH
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        return image_spec(self.index.image_shape)
+
+    @property
+    def logits_of(self) -> Callable[..., tf.Tensor]:
+        return self.models.logits_of_images
+
+    def read(self, split: str, batches: Iterable[tuple[int, RowBatch]]) -> Iterator[Batch]:
+        return stream(self.store, self.index, split, (rows for _, rows in batches))
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """float32 features of the frozen base, of the images or of one view of them."""
+
+    features: FeatureStore
+    models: Models
+    augment_seed: ClassVar[None] = None
+
+    @property
+    def units(self) -> int:
+        """Numbers in a row."""
+        return int(self.models.base.output_shape[-1])
+
+    @property
+    def evaluation_batch(self) -> int:
+        return max(1, FEATURE_BYTES // (4 * self.units))
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        return tf.TensorSpec((None, self.units), tf.float32)
+
+    @property
+    def logits_of(self) -> Callable[..., tf.Tensor]:
+        return self.models.logits_of_features
+
+    def read(self, split: str, batches: Iterable[tuple[int, RowBatch]]) -> Iterator[Batch]:
+        return stream_from(
+            lambda key: self.features.load(split, key.view, key.shard),
+            (planned(rows, partial(ViewShard, view)) for view, rows in batches),
+            row_shape=(self.units,),
+            dtype=np.float32,
+        )
+
+
+def inputs_for(task: Task, stores: Stores, index: Index, models: Models) -> Inputs:
+    """Features if the base is frozen and features are kept, else images."""
+    experiment = task.experiment
+    if experiment.base_trainable or stores.features is None:
+        seed = task.view_seed if experiment.augment else None
+        return ImageInputs(stores.images, index, models, seed)
+    features = FeatureStore(
+        images=stores.images,
+        index=index,
+        features=stores.features,
+        key=feature_key(task),
+        base=models.base,
+        claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
+    )
+    return FeatureInputs(features, models)
+
+
+def training_steps(inputs: Inputs, steps: Iterable[StepRows]) -> Iterator[Step]:
+    """Read the training split."""
+    # The reader looks ahead; `tee` keeps the steps between.
+    steps, ahead = itertools.tee(steps)
+    batches = inputs.read("train", ((step.view, step.rows) for step in ahead))
+    for step, batch in zip(steps, batches, strict=True):
+        yield Step(step.epoch, step.view, batch)
+
+
+def split_part(inputs: Inputs, index: Index, split: str, schedule: Schedule) -> Iterator[Batch]:
+    """This worker's part of a split, in index order, without augmentation."""
+    rows = evaluation_batches(
+        index.shard_rows(split),
+        batch=inputs.evaluation_batch,
+        rank=schedule.rank,
+        world_size=schedule.workers,
+    )
+    return inputs.read(split, ((PLAIN, batch) for batch in rows))

@@ -1,0 +1,124 @@
+"""The loop over epochs and steps, from a training state to the end of training."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import tensorflow as tf
+
+from tlcluster.dataset.shards import Index
+from tlcluster.records import EpochRecord
+from tlcluster.training.data import Feed
+from tlcluster.training.evaluate import Evaluator
+from tlcluster.training.inputs import Inputs, Step, split_part, training_steps
+from tlcluster.training.network import Network
+from tlcluster.training.reporter import Reporter
+from tlcluster.training.saves import Saves
+from tlcluster.training.schedule import Schedule, training_rows
+from tlcluster.training.state import TrainingState, after_epoch, after_steps, is_over, progress_of
+from tlcluster.training.step import training_call
+from tlcluster.training.task import Task, shown_view
+
+STEPS_PER_CALL = 8
+"""Steps in one call of the graph. Progress, checkpoints and stop requests come between calls."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one worker trains with."""
+
+    task: Task
+    strategy: tf.distribute.Strategy
+    index: Index
+    schedule: Schedule
+    inputs: Inputs
+    network: Network
+    evaluator: Evaluator
+    saves: Saves
+    reporter: Reporter
+
+
+class Loop:
+    """Trains one epoch after another. All workers run it together."""
+
+    def __init__(self, parts: Parts, state: TrainingState) -> None:
+        """
+        Args:
+            parts: of this worker.
+            state: where training stands; the network holds its weights.
+        """
+        self.state = state
+        self.first_call_ended: float | None = None
+        """End of the first steps of this attempt, in seconds since 1970."""
+        self._parts = parts
+        self._call = training_call(
+            parts.strategy,
+            parts.inputs.logits_of,
+            parts.network.trainable,
+            parts.network.optimizer,
+            augment_seed=parts.inputs.augment_seed,
+        )
+
+    def run(self, epoch_ended: Callable[[tuple[EpochRecord, ...]], None]) -> bool:
+        """Train until epochs or patience run out; False if asked to stop before.
+
+        Args:
+            epoch_ended: called after every epoch with the records of all finished epochs.
+        """
+        feed = Feed(self._parts.strategy, self._steps, self._parts.inputs.spec)
+        while not is_over(self.state, self._parts.schedule):
+            if not self._train(feed):
+                return False
+            self._show("validating")
+            self._validate()
+            epoch_ended(self.state.history)
+        return True
+
+    def _steps(self) -> Iterator[Step]:
+        parts = self._parts
+        rows = training_rows(
+            parts.schedule,
+            parts.index.shard_rows("train"),
+            epoch=self.state.epoch,
+            step=self.state.step,
+            view=partial(shown_view, parts.task),
+        )
+        return training_steps(parts.inputs, rows)
+
+    def _train(self, feed: Feed) -> bool:
+        """Do the remaining steps of the epoch; False if asked to stop before its end."""
+        parts = self._parts
+        while (left := parts.schedule.steps - self.state.step) > 0:
+            # The very first step has a call of its own: its end is the end of the start-up.
+            first = self.state.epoch == 1 and self.state.step == 0
+            steps = 1 if first else min(STEPS_PER_CALL, left)
+            start = time.monotonic()
+            with feed.own_errors():
+                sums = self._call(feed.iterator, steps, parts.reporter.stop_requested)
+            self.state = after_steps(self.state, steps, sums, time.monotonic() - start)
+            self.first_call_ended = self.first_call_ended or time.time()
+            # Stop requests travel in the same sum as the losses, so that all workers stop after
+            # the same step.
+            if sums.stops:
+                return False
+            self._show("training")
+            if parts.saves.is_due():
+                parts.saves.save(self.state)
+        return True
+
+    def _validate(self) -> None:
+        """Validate, keep the weights if they are the best so far, and begin the next epoch."""
+        parts = self._parts
+        start = time.monotonic()
+        valid = parts.evaluator.scores(
+            split_part(parts.inputs, parts.index, "valid", parts.schedule)
+        )
+        self.state = after_epoch(
+            self.state, valid, parts.schedule, validation_seconds=time.monotonic() - start
+        )
+        if self.state.improved:
+            parts.network.keep_best()
+
+    def _show(self, phase: str) -> None:
+        self._parts.reporter.show(progress_of(self.state, self._parts.schedule, phase))

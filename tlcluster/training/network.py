@@ -1,0 +1,78 @@
+"""The variables of one training: model, optimizer, and a copy of the best weights."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from tlcluster.experiments import Experiment
+from tlcluster.training.checkpoint import Checkpoint
+from tlcluster.training.collective import local
+from tlcluster.training.model import build_models, changing_weights
+from tlcluster.training.optimizer import FusedAdam
+from tlcluster.training.state import TrainingState
+
+
+class Network:
+    """What a training changes."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        experiment: Experiment,
+        *,
+        classes: int,
+        seed: int,
+        imagenet_weights: bytes | None,
+        learning_rate: float,
+    ) -> None:
+        """Build the models with their initial weights; see `build_models`."""
+        with strategy.scope():
+            self.models = build_models(
+                experiment, classes=classes, seed=seed, imagenet_weights=imagenet_weights
+            )
+            self.optimizer = FusedAdam(learning_rate, experiment.weight_decay)
+            self.optimizer.build(self.trainable)
+        self._strategy = strategy
+        self._weights = changing_weights(self.models.whole)
+        self._best: list[np.ndarray] = []
+
+    @property
+    def trainable(self) -> list[tf.Variable]:
+        return self.models.whole.trainable_variables
+
+    def keep_best(self) -> None:
+        """Copy the weights in place of the best ones so far."""
+        # Into the same arrays, one variable at a time: a full copy beside them would be a third
+        # set of weights in memory.
+        current = self._locals(self._weights)
+        self._best = self._best or [np.empty(v.shape, np.float32) for v in current]
+        for kept, variable in zip(self._best, current, strict=True):
+            kept[...] = variable.numpy()
+
+    def use_best(self) -> None:
+        """Put the best weights into the model, and free the copy."""
+        self._assign(self._weights, self._best)
+        self._best = []
+
+    def checkpoint(self, state: TrainingState) -> Checkpoint:
+        """The variables and the state, to be saved at once: variables are not copied."""
+        return Checkpoint(
+            state,
+            weights=self._locals(self._weights),
+            optimizer=self._locals(self.optimizer.variables),
+            best=self._best,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint."""
+        self._assign(self._weights, checkpoint.weights)
+        self._assign(self.optimizer.variables, checkpoint.optimizer)
+        self._best = checkpoint.best
+
+    def _locals(self, variables: Iterable[tf.Variable]) -> list[tf.Variable]:
+        return [local(self._strategy, variable) for variable in variables]
+
+    def _assign(self, variables: Iterable[tf.Variable], values: list[np.ndarray]) -> None:
+        for variable, value in zip(self._locals(variables), values, strict=True):
+            variable.assign(value)

@@ -1,0 +1,77 @@
+"""What a training leaves in the run's folder; see `tlcluster.records`."""
+
+import io
+
+import numpy as np
+
+from tlcluster.dataset.shards import Index, fetched_shard
+from tlcluster.records import (
+    CONFIG,
+    EPOCHS,
+    PREDICTIONS,
+    RESULT,
+    WEIGHTS,
+    EpochRecord,
+    ExperimentConfig,
+    ExperimentResult,
+    Record,
+)
+from tlcluster.storage.protocol import Store
+from tlcluster.training.model import Models, layer_records, parameter_counts, weights_file
+from tlcluster.training.task import Task
+
+
+def write_config(run: Store, task: Task, models: Models) -> None:
+    """Write what decides the result, and the layers of the model."""
+    trainable, total = parameter_counts(models.whole)
+    config = ExperimentConfig(
+        experiment=task.experiment,
+        seed=task.seed,
+        layers=layer_records(models.whole),
+        trainable_params=trainable,
+        total_params=total,
+    )
+    _put_record(run, f"{task.experiment.name}/{CONFIG}", config)
+
+
+def write_epochs(run: Store, experiment: str, history: tuple[EpochRecord, ...]) -> None:
+    """Write the records of all finished epochs, one per line."""
+    lines = "".join(f"{record.model_dump_json()}\n" for record in history)
+    run.put(f"{experiment}/{EPOCHS}", lines.encode())
+
+
+def write_weights(run: Store, experiment: str, models: Models, *, writes: bool) -> None:
+    """Write the weights, base and head. Every worker calls it; only one `writes`."""
+    # Reading BatchNorm's moving statistics as a whole is a collective.
+    with weights_file(models.whole) as path:
+        if writes:
+            run.put(f"{experiment}/{WEIGHTS}", path)
+
+
+def write_predictions(
+    run: Store, experiment: str, images: Store, index: Index, probabilities: np.ndarray
+) -> None:
+    """Write name, label and probabilities, float32 (n, classes), of every test image."""
+    sources, labels = sources_and_labels(images, index, "test")
+    buffer = io.BytesIO()
+    np.savez(buffer, source=sources, label=labels, probabilities=probabilities)
+    run.put(f"{experiment}/{PREDICTIONS}", buffer.getvalue())
+
+
+def write_result(run: Store, experiment: str, result: ExperimentResult) -> None:
+    """Write the result. It comes last: with it, the experiment is finished."""
+    _put_record(run, f"{experiment}/{RESULT}", result)
+
+
+def sources_and_labels(store: Store, index: Index, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Names (n,) as str and labels (n,) as int64 of a split, in index order."""
+    sources, labels = [], []
+    for info in index.shards(split):
+        rows = fetched_shard(store, info, index)
+        sources.append(np.char.decode(rows["source"], "utf-8"))
+        labels.append(rows["label"].astype(np.int64))
+    return np.concatenate(sources), np.concatenate(labels)
+
+
+def _put_record(run: Store, key: str, record: Record) -> None:
+    run.put(key, record.model_dump_json(indent=1).encode() + b"\n")

@@ -1,0 +1,67 @@
+"""When a training is saved and how it continues: checkpoints of one worker over time."""
+
+import time
+
+from tlcluster.storage.protocol import Store
+from tlcluster.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from tlcluster.training.network import Network
+from tlcluster.training.state import TrainingState
+
+
+class Saves:
+    """Loads and writes the checkpoints of one training. Every worker loads; the first writes."""
+
+    def __init__(
+        self,
+        run: Store,
+        experiment: str,
+        network: Network,
+        *,
+        writes: bool,
+        every: float,
+        began: float,
+        earlier_seconds: float,
+    ) -> None:
+        """
+        Args:
+            run: the run's folder.
+            experiment: its name.
+            network: what is saved and restored.
+            writes: whether this worker writes.
+            every: seconds between two checkpoints.
+            began: monotonic time at which this attempt began.
+            earlier_seconds: time with workers running in earlier attempts.
+        """
+        self._run, self._experiment, self._network = run, experiment, network
+        self._writes, self._every = writes, every
+        self._began, self._earlier_seconds = began, earlier_seconds
+        self._last = time.monotonic()
+
+    def wall_seconds(self) -> float:
+        """Time with workers running so far, all attempts together."""
+        return self._earlier_seconds + time.monotonic() - self._began
+
+    def load(self) -> TrainingState:
+        """Restore the newest checkpoint, if there is one; returns the state to continue from."""
+        checkpoint = load_checkpoint(self._run, self._experiment)
+        if checkpoint is None:
+            return TrainingState()
+        # A driver that was killed has not recorded the time of its last attempt.
+        self._earlier_seconds = max(self._earlier_seconds, checkpoint.state.wall_seconds)
+        self._network.restore(checkpoint)
+        return checkpoint.state
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next checkpoint."""
+        return time.monotonic() - self._last >= self._every
+
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint, if this worker writes."""
+        self._last = time.monotonic()
+        if self._writes:
+            state = state.model_copy(update={"wall_seconds": self.wall_seconds()})
+            save_checkpoint(self._run, self._experiment, self._network.checkpoint(state))
+
+    def delete(self) -> None:
+        """Remove all checkpoints of a finished training."""
+        delete_checkpoints(self._run, self._experiment)

@@ -1,0 +1,122 @@
+"""Where a training stands, and what a step or an epoch changes about it: pure functions."""
+
+from typing import NamedTuple
+
+from tlcluster.records import EpochRecord, Record
+from tlcluster.training.progress import Progress
+from tlcluster.training.schedule import Schedule
+
+
+class StepSums(NamedTuple):
+    """Sums over steps and workers."""
+
+    loss: float
+    correct: int
+    """Right answers."""
+    rows: int
+    stops: int
+    """Workers that want to stop."""
+
+
+class Scores(NamedTuple):
+    """Sums over the images of a split."""
+
+    loss: float
+    correct: int
+    rows: int
+
+
+class TrainingState(Record):
+    """Where a training stands, without its weights."""
+
+    epoch: int = 1
+    """The epoch in progress; counts from 1."""
+    step: int = 0
+    """Steps of the epoch that are done: the position in the data."""
+    loss_sum: float = 0.0
+    """Sum of the losses in the steps done, all workers together."""
+    correct: int = 0
+    """Right answers in the steps done."""
+    rows: int = 0
+    """Images in the steps done."""
+    train_seconds: float = 0.0
+    """Time that the steps done took."""
+    history: tuple[EpochRecord, ...] = ()
+    best_epoch: int | None = None
+    best_accuracy: float = -1.0
+    stopped_early: bool = False
+    wall_seconds: float = 0.0
+    """Time with workers running until this checkpoint, all attempts together."""
+
+    @property
+    def waited(self) -> int:
+        """Epochs finished since the best one."""
+        return len(self.history) - (self.best_epoch or 0)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last finished epoch is the best one."""
+        return bool(self.history) and self.best_epoch == self.history[-1].epoch
+
+
+def is_over(state: TrainingState, schedule: Schedule) -> bool:
+    """Whether nothing is left to train."""
+    return state.stopped_early or state.epoch > schedule.epochs
+
+
+def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float) -> TrainingState:
+    """The state when `steps` more steps are done, which took `seconds`."""
+    return state.model_copy(
+        update={
+            "step": state.step + steps,
+            "loss_sum": state.loss_sum + sums.loss,
+            "correct": state.correct + sums.correct,
+            "rows": state.rows + sums.rows,
+            "train_seconds": state.train_seconds + seconds,
+        }
+    )
+
+
+def after_epoch(
+    state: TrainingState, valid: Scores, schedule: Schedule, *, validation_seconds: float
+) -> TrainingState:
+    """The state at the start of the next epoch; the last record of its history is this epoch's."""
+    accuracy = valid.correct / valid.rows
+    record = EpochRecord(
+        epoch=state.epoch,
+        loss=state.loss_sum / state.rows,
+        accuracy=state.correct / state.rows,
+        val_loss=valid.loss / valid.rows,
+        val_accuracy=accuracy,
+        seconds=state.train_seconds + validation_seconds,
+        images_per_second=state.rows / state.train_seconds,
+        learning_rate=schedule.learning_rate,
+        workers=schedule.workers,
+    )
+    better = accuracy > state.best_accuracy
+    ended = TrainingState(
+        epoch=state.epoch + 1,
+        history=(*state.history, record),
+        best_epoch=state.epoch if better else state.best_epoch,
+        best_accuracy=accuracy if better else state.best_accuracy,
+    )
+    return ended.model_copy(update={"stopped_early": ended.waited >= schedule.patience})
+
+
+def progress_of(state: TrainingState, schedule: Schedule, phase: str) -> Progress:
+    """What the driver shows of a training that is in this phase."""
+    history = state.history
+    if state.rows:
+        images_per_second = state.rows / state.train_seconds
+    else:
+        images_per_second = history[-1].images_per_second if history else 0.0
+    return Progress(
+        epoch=len(history) if phase == "testing" else state.epoch,
+        epochs=schedule.epochs,
+        step=state.step,
+        steps=schedule.steps,
+        images_per_second=images_per_second,
+        accuracy=history[-1].val_accuracy if history else None,
+        best_accuracy=state.best_accuracy if history else None,
+        phase=phase,
+    )
