@@ -1,13 +1,13 @@
-"""Real workers for tests: each a process of its own, as on a cluster, without Ray.
+"""Real workers for tests: each is a process of its own, as on a cluster, without Ray.
 
     python tests/run_worker.py FOLDER
 
-reads waves, one a line, and answers each with a line: a wave is a JSON list of
-groups that run at the same time, a group a list of jobs, one for each of its
-workers. The answers come in the same lists; null stands for a process that
-died. See `train_job` and `collective_job` for what a job is. The processes are
-forked from this one, so that TensorFlow is imported once, and leave their
-answers in FOLDER, an empty one.
+reads waves, one per line, and answers each with a line. A wave is a JSON list of
+groups that run at the same time; a group is a list of jobs, one for each of its
+workers. The answers come in the same lists; null stands for a process that died.
+For the jobs see `train_job` and `collective_job`. The processes are forked from
+this one, so that TensorFlow is imported once. They write their answers to
+FOLDER, which must be empty.
 """
 
 import json
@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ if __name__ == "__main__":
 
 import tensorflow as tf
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
-from tlcluster.training import features
+from tlcluster.storage import patient
+from tlcluster.storage.cache import NodeCache
+from tlcluster.storage.directory import DirectoryStore
+from tlcluster.storage.protocol import StoredObject
+from tlcluster.training import features, stores
 from tlcluster.training.collective import joined, joined_lines, total
 from tlcluster.training.progress import Progress
 from tlcluster.training.task import Task
@@ -36,24 +41,101 @@ from tlcluster.training.train import Place, train
 Json = dict[str, Any]
 
 
+class Outage:
+    """Decides which operations of the stores fail with StoreUnavailable.
+
+    Args:
+        operation: the only one that may fail, `open` included; None: all.
+        every: every so many calls, one fails.
+        after: all calls after so many fail.
+    """
+
+    def __init__(
+        self, operation: str | None = None, every: int | None = None, after: int | None = None
+    ) -> None:
+        self.operation, self.every, self.after = operation, every, after
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def meet(self, operation: str) -> None:
+        if self.operation not in (None, operation):
+            return
+        with self.lock:
+            self.calls += 1
+            calls = self.calls
+        if (self.every and calls % self.every == 0) or (
+            self.after is not None and calls > self.after
+        ):
+            raise StoreUnavailable(f"no answer to {operation}")
+
+
+class Flaky(DirectoryStore):
+    """A directory with outages."""
+
+    def __init__(self, folder: Path, outage: Outage) -> None:
+        super().__init__(folder)
+        self.outage = outage
+
+    def list(self, prefix: str = "") -> list[StoredObject]:
+        self.outage.meet("list")
+        return super().list(prefix)
+
+    def get(self, key: str) -> bytes:
+        self.outage.meet("get")
+        return super().get(key)
+
+    def put(self, key: str, data: bytes | Path) -> None:
+        self.outage.meet("put")
+        super().put(key, data)
+
+    def put_if_absent(self, key: str, data: bytes | Path) -> bool:
+        self.outage.meet("put_if_absent")
+        return super().put_if_absent(key, data)
+
+    def delete(self, key: str) -> None:
+        self.outage.meet("delete")
+        super().delete(key)
+
+    def fetch(self, key: str, *, sha256: str, size: int) -> Path:
+        self.outage.meet("fetch")
+        return super().fetch(key, sha256=sha256, size=size)
+
+
+def break_storage(outage: Outage) -> None:
+    """Let the stores of this process have outages, and retry without long pauses."""
+
+    def open_store(url: str, _cache: NodeCache, create: bool) -> Flaky:
+        outage.meet("open")
+        if create:
+            Path(url).mkdir(parents=True, exist_ok=True)
+        return Flaky(Path(url), outage)
+
+    stores.open_store = open_store
+    stores.PAUSE_SECONDS = patient.FIRST_PAUSE_SECONDS = 0.01
+
+
 def train_job(job: Json, rank: int, world_size: int) -> Json:
     """Train as one worker.
 
     Args:
         job: `task`, the fields of `tlcluster.training.task.Task`; `weights`, the path of the
             ImageNet weights; and what is to happen, or null: `stop_at`, the [epoch, step] from
-            which on the driver asks to stop, and `die_at`, the [epoch, step, phase] at which the
-            process is killed.
+            which on the driver asks to stop, `die_at`, the [epoch, step, phase] at which the
+            process is killed, and `outage`, the arguments of an `Outage`.
 
     Returns:
-        `outcome`, what `train` returned; `reported`, the epochs that it reported; `shown`, its
-        progress as [epoch, step, phase]; and `threads`, how many the process has then.
+        `outcome`, what `train` returned, or `error` and `message`; `reported`, the epochs that
+        it reported; `shown`, its progress as [epoch, step, phase]; `away`, what it said about
+        storage; and `threads`, how many the process has at the end.
     """
-    # A process that is killed may leave claims; only those of a test are old so soon.
+    # A process that is killed may leave claims. In tests, claims of this age have no other cause.
     features.CLAIM_SECONDS = 5.0
+    if job["outage"] is not None:
+        break_storage(Outage(**job["outage"]))
     experiment = Experiment(**job["task"].pop("experiment"))
     reported: list[Json] = []
     shown: list[list[int | str]] = []
+    away: list[str] = []
 
     def progress(now: Progress) -> bool:
         shown.append([now.epoch, now.step, now.phase])
@@ -61,15 +143,25 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
             os.kill(os.getpid(), signal.SIGKILL)
         return job["stop_at"] is not None and [now.epoch, now.step] >= job["stop_at"]
 
-    place = Place(rank, world_size, lambda epoch: reported.append(epoch.model_dump()), progress)
+    place = Place(
+        rank,
+        world_size,
+        report=lambda epoch: reported.append(epoch.model_dump()),
+        progress=progress,
+        away=lambda _, why: away.append(why),
+    )
     weights = Path(job["weights"]).read_bytes()
-    outcome = train(Task(experiment=experiment, **job["task"]), place, weights)
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    return {"outcome": outcome, "reported": reported, "shown": shown, "threads": threads}
+    answer: Json = {"reported": reported, "shown": shown, "away": away}
+    try:
+        answer["outcome"] = train(Task(experiment=experiment, **job["task"]), place, weights)
+    except (UserError, StoreUnavailable) as error:
+        answer |= {"error": type(error).__name__, "message": str(error)}
+    answer["threads"] = len(list(Path("/proc/self/task").iterdir()))
+    return answer
 
 
 def collective_job(job: Json) -> Json:
-    """What comes of `rows`, numbers of this worker, and of its `line`."""
+    """Join and add up `rows`, numbers of this worker, and join its `line`."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     rows = tf.reshape(tf.constant(job["rows"], tf.float32), (-1, 2))
     return {
@@ -85,10 +177,7 @@ def run(job: Json, rank: int, ports: list[int]) -> Json:
     os.environ["TF_CONFIG"] = json.dumps(
         {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
     )
-    try:
-        return train_job(job, rank, len(ports)) if "task" in job else collective_job(job)
-    except UserError as error:
-        return {"error": type(error).__name__, "message": str(error)}
+    return train_job(job, rank, len(ports)) if "task" in job else collective_job(job)
 
 
 def free_ports(count: int) -> list[int]:

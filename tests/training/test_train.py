@@ -41,6 +41,7 @@ from tlcluster.records import (
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.training.evaluate import scores
+from tlcluster.training.events import epoch_ends
 from tlcluster.training.loop import STEPS_PER_CALL
 from tlcluster.training.model import build_models, load_weights_file, no_keys
 from tlcluster.training.task import Task
@@ -76,6 +77,8 @@ class Plan(NamedTuple):
     """(epoch, step) from which on the driver asks to stop."""
     die_at: tuple[int, int, str] | None = None
     """(epoch, step, phase) at which the worker is killed."""
+    outage: Mapping[str, Any] | None = None
+    """Storage does not always answer; see `run_worker.Outage`."""
     recipe: Mapping[str, Any] = MappingProxyType({})
     task: Mapping[str, Any] = MappingProxyType({})
     """Fields of Task that are not the usual ones."""
@@ -83,6 +86,9 @@ class Plan(NamedTuple):
 
 MIDDLE = (2, STEPS_PER_CALL)
 """In the second epoch, with two calls before its end."""
+
+SOON = {"storage_wait": 0.2}
+"""Give up on storage."""
 
 PLANS: dict[str, Plan] = {
     "regularized": Plan("regularized"),
@@ -104,6 +110,15 @@ PLANS: dict[str, Plan] = {
     ),
     "regularized, killed": Plan(
         "regularized", die_at=(2, 2 * STEPS_PER_CALL, "training"), task={"checkpoint_seconds": 0.0}
+    ),
+    "decay": Plan("regularized", recipe={"weight_decay": 0.1}),
+    "decay, two workers": Plan("regularized", 2, recipe={"weight_decay": 0.1}),
+    "decay, stopped": Plan("regularized", stop_at=MIDDLE, recipe={"weight_decay": 0.1}),
+    "decay, gone on": Plan(
+        "regularized",
+        folder="decay, stopped",
+        after="decay, stopped",
+        recipe={"weight_decay": 0.1},
     ),
     "frozen, early": Plan("frozen", recipe={"epochs": 60, "patience": 3}),
     "regularized, after the kill": Plan(
@@ -138,6 +153,23 @@ PLANS: dict[str, Plan] = {
         "frozen", 2, features=None, store="few", recipe={"global_batch": 2}
     ),
     "scaled": Plan("regularized", 2, task={"scale_batch": True}),
+    "flaky": Plan("regularized", features="features of the flaky", outage={"every": 3}),
+    "flaky, no features": Plan("regularized", features=None, outage={"every": 3}),
+    "away at the start": Plan("frozen", outage={"operation": "open", "after": 1}, task=SOON),
+    "away for the readers": Plan(
+        "frozen", features=None, outage={"operation": "fetch", "after": 1}, task=SOON
+    ),
+    "away for the features": Plan(
+        "frozen",
+        features="features of the away",
+        outage={"operation": "put_if_absent", "after": 1},
+        task=SOON,
+    ),
+    "away for the records": Plan("frozen", outage={"operation": "put", "after": 1}, task=SOON),
+    # Three shards are for training.
+    "stopped while away": Plan(
+        "frozen", features=None, stop_at=(1, STEPS), outage={"operation": "fetch", "after": 3}
+    ),
     "another index": Plan("frozen", task={"index_sha256": "0" * 64}),
     "damaged": Plan("finetuned", store="damaged"),
     "damaged, features": Plan("regularized", features="features of the damaged", store="damaged"),
@@ -266,6 +298,7 @@ def trained(
             "weights": str(weights),
             "stop_at": plan.stop_at,
             "die_at": plan.die_at,
+            "outage": plan.outage and dict(plan.outage),
         }
 
     def carry_out(names: list[str]) -> None:
@@ -470,6 +503,39 @@ def test_a_training_goes_on_with_another_number_of_workers(trained: Get) -> None
     assert_close(trained("one worker, gone on"), trained("regularized"), 1e-5)
 
 
+# Weight decay
+
+
+def test_weight_decay_makes_kernels_smaller_and_leaves_the_rest_to_the_gradients(
+    trained: Get,
+) -> None:
+    plain, decayed = kernels(trained("regularized")), kernels(trained("decay"))
+    assert len(plain) == 2
+    # Each of the 57 steps takes 1e-3 x 0.1 of a kernel, while Adam moves both alike at first.
+    for one, other in zip(plain, decayed, strict=True):
+        assert 0.9 < np.linalg.norm(other) / np.linalg.norm(one) < 0.9999
+
+
+def kernels(trained: Trained) -> list[np.ndarray]:
+    """The kernels of the head."""
+    keras.backend.clear_session()
+    config = ExperimentConfig.model_validate_json(trained.get(CONFIG))
+    models = build_models(config.experiment, classes=10, seed=99, imagenet_weights=None)
+    load_weights_file(models.whole, trained.get(WEIGHTS))
+    return [v.numpy() for v in models.head.trainable_variables if "kernel" in v.name]
+
+
+def test_one_worker_and_two_decay_alike(trained: Get) -> None:
+    assert_close(trained("decay"), trained("decay, two workers"), 1e-5)
+
+
+def test_a_stopped_training_with_weight_decay_goes_on_as_if_nothing_had_happened(
+    trained: Get,
+) -> None:
+    assert trained("decay, stopped").chief["outcome"] == "interrupted"
+    assert_identical(trained("decay, gone on"), trained("decay"))
+
+
 # Early stopping
 
 
@@ -567,6 +633,52 @@ def test_the_event_file_holds_the_curves_once(trained: Get, name: str, tmp_path:
             [getattr(epoch, curve) for epoch in training.history],
             rtol=1e-6,
         )
+
+
+# Storage away
+
+
+@pytest.mark.parametrize(
+    ("name", "undisturbed"),
+    [("flaky", "regularized"), ("flaky, no features", "regularized, no features")],
+)
+def test_a_training_whose_storage_is_away_now_and_then_gives_the_same_records(
+    trained: Get, name: str, undisturbed: str
+) -> None:
+    flaky, expected = trained(name), trained(undisturbed)
+    assert flaky.chief["outcome"] == "finished"
+    said = flaky.chief["away"]
+    assert len([why for why in said if why]) > 10
+    assert said[-1] == ""
+    assert_identical(flaky, expected)
+    assert flaky.get(CONFIG) == expected.get(CONFIG)
+    (events,) = flaky.keys(TENSORBOARD)
+    assert list(epoch_ends(flaky.run.get(events))) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("away at the start", "open"),
+        ("away for the readers", "fetch"),
+        ("away for the features", "put_if_absent"),
+        ("away for the records", "put"),
+    ],
+)
+def test_storage_that_stays_away_ends_the_training_as_itself(
+    trained: Get, name: str, operation: str
+) -> None:
+    answer = trained(name).chief
+    assert (answer["error"], answer["message"]) == (
+        "StoreUnavailable",
+        f"no answer to {operation}",
+    )
+
+
+def test_a_stop_request_ends_the_waiting_for_storage(trained: Get) -> None:
+    answer = trained("stopped while away").chief
+    assert answer["error"] == "StoreUnavailable"
+    assert answer["shown"][-1] == [1, STEPS, "validating"]
 
 
 # Refused
