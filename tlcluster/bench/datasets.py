@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from tlcluster.cinic10 import CLASSES, SPLITS
+from tlcluster.cinic10 import SPLITS
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import sample
 from tlcluster.dataset.shards import read_index
@@ -90,12 +90,12 @@ def _unpack(source: str, scratch: Path, folder: Path, per_class: int | None) -> 
     scratch.mkdir()
     opened = open_source(source, scratch, scratch, show=False)
     for split, images in opened.images.items():
-        for label, name in enumerate(CLASSES):
+        for label, name in enumerate(opened.classes):
             (folder / split / name).mkdir(parents=True)
             of_class = sorted((i for i in images if i.label == label), key=lambda image: image.name)
             for image in of_class[:per_class]:
                 path = (folder / split / name / image.name).with_suffix(".png")
-                path.write_bytes(_as_png(opened.read(split, image)))
+                path.write_bytes(_as_png(opened.read(image)))
     shutil.rmtree(scratch)
 
 
