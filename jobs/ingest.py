@@ -14,6 +14,7 @@ ABOUT = (
     "Decode a data set of images once and write it into a store as shards with an index. After an "
     "interruption, run it again: it continues. A data set is split/class/image: folders train, "
     "valid (or val, validation) and test, each with one folder per class, with PNG or JPEG files. "
+    "Photographs are turned upright as their EXIF data says. "
     f"The official archive of CINIC-10 is {ARCHIVE_URL}"
 )
 

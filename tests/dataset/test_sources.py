@@ -142,6 +142,71 @@ def test_what_lies_beside_the_splits_or_is_hidden_is_ignored(
     assert images(opened(tiny_cinic)) == expected
 
 
+LITTER = [
+    "train/cat/Thumbs.db",
+    "train/desktop.ini",
+    "train/cat/Desktop.ini",
+    "train/cat/@eaDir/1.jpg@SynoEAStream",
+    "train/@eaDir/1.jpg",
+    "@eaDir/train/cat/1.jpg",
+    "#recycle/train/cat/1.png",
+    "$RECYCLE.BIN/train/cat/1.png",
+    "valid/System Volume Information/1.png",
+    "valid/lost+found/1.png",
+]
+
+
+def test_litter_of_windows_and_of_storage_appliances_is_ignored(
+    tiny_cinic: Path, pack_tar: Callable[..., Path], tmp_path: Path,
+    opened: Callable[[Path | str], Source],
+) -> None:  # fmt: skip
+    expected = contents(tiny_cinic)
+    littered = {**expected, **dict.fromkeys(LITTER, b"x")}
+    assert images(opened(pack_tar("a.tar", littered))) == expected
+    assert images(opened(pack_zip(tmp_path / "a.zip", littered))) == expected
+    for name in LITTER:
+        (tiny_cinic / name).parent.mkdir(parents=True, exist_ok=True)
+        (tiny_cinic / name).write_bytes(b"x")
+    assert images(opened(tiny_cinic)) == expected
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_backslashes_in_an_archive_of_windows_are_separators(
+    kind: str, tiny_cinic: Path, pack_tar: Callable[..., Path], tmp_path: Path,
+    opened: Callable[[Path | str], Source],
+) -> None:  # fmt: skip
+    expected = contents(tiny_cinic)
+    files = {f"CINIC-10\\{name}".replace("/", "\\"): data for name, data in expected.items()}
+    files["CINIC-10\\train\\"] = b""  # as folders are written there
+    path = pack_tar("a.tar", files) if kind == "tar" else pack_zip(tmp_path / "a.zip", files)
+    assert images(opened(path)) == expected
+
+
+@pytest.mark.parametrize("part", ["class", "file"])
+def test_a_name_that_no_file_system_holds_is_refused_and_cut_in_the_message(
+    part: str, tiny_cinic: Path, pack_tar: Callable[..., Path],
+    refusal: Callable[[Path | str], str],
+) -> None:  # fmt: skip
+    long = "ä" * 6000
+    name = f"train/{long}/1.png" if part == "class" else f"train/cat/{long}.png"
+    path = pack_tar("a.tar", {**contents(tiny_cinic), name: b"x"})
+    message = refusal(path)
+    assert message.endswith("characters) has a name of more than 255 bytes; rename it")
+    assert len(message) < 400
+
+
+def test_a_source_without_an_end_is_refused_before_it_is_read(
+    tmp_path: Path, refusal: Callable[[Path | str], str]
+) -> None:
+    pipe, zeros = tmp_path / "pipe.tar", tmp_path / "zeros.tar.gz"
+    os.mkfifo(pipe)
+    zeros.symlink_to("/dev/zero")
+    for path in (pipe, zeros):
+        assert refusal(path) == (
+            f"{path}: is a pipe, socket or device; give a folder or the file of an archive"
+        )
+
+
 def test_suffixes_may_be_of_any_case(
     tiny_cinic: Path, opened: Callable[[Path | str], Source]
 ) -> None:

@@ -162,8 +162,8 @@ def _link_or_device(source: str, name: str) -> UserError:
 
 def _too_much(source: str, limit: int) -> UserError:
     return UserError(
-        f"{source}: unpacks to more than {limit:,} bytes, {MAX_RATIO} times the archive; if it is "
-        "what you expect, unpack it yourself and name the folder"
+        f"{source}: unpacks to more than {limit:,} bytes, too much for an archive of its size; if "
+        "you expect that, unpack it yourself and name the folder"
     )
 
 

@@ -77,7 +77,9 @@ def decode(data: bytes, size: Size, *, resize: bool = False) -> npt.NDArray[np.u
         orientation = _orientation(image)
         upright = _upright(image.size, orientation)
         if upright != size and not resize:
-            raise ValueError(f"is {shown_size(upright)}, not {shown_size(size)}")
+            raise ValueError(
+                f"is {shown_size(upright)}, not {shown_size(size)} (--image-size resizes all)"
+            )
         if image.mode.startswith(("I", "F")):
             raise ValueError("has more than 8 bits a channel")
         if upright != size:
