@@ -496,6 +496,15 @@ def test_a_store_inside_its_source_is_refused(
         )
 
 
+def test_a_source_that_is_a_link_to_itself_is_refused(
+    tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert refusal(tmp_path / "loop") == (
+        f"{tmp_path}/loop: no such file or folder; check the path"
+    )
+
+
 COLOURS = [
     *(("PNG", mode) for mode in ("RGB", "L", "P", "RGBA", "LA", "1")),
     *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),

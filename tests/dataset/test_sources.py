@@ -207,6 +207,18 @@ def test_a_source_without_an_end_is_refused_before_it_is_read(
         )
 
 
+def test_a_link_to_itself_is_refused(
+    tiny_cinic: Path, refusal: Callable[[Path | str], str]
+) -> None:
+    for place in ("train/cat/a.png", "train/more", "other"):
+        link = tiny_cinic / place
+        link.symlink_to(link.name)
+    assert "train/cat/a.png" in refusal(tiny_cinic)
+    (tiny_cinic / "train/cat/a.png").unlink()
+    assert "train/more" in refusal(tiny_cinic)
+    assert refusal(tiny_cinic / "other").endswith("no such file or folder; check the path")
+
+
 def test_suffixes_may_be_of_any_case(
     tiny_cinic: Path, opened: Callable[[Path | str], Source]
 ) -> None:

@@ -130,8 +130,11 @@ def ingest(
 
 def _keep_apart(source: str, store: Store) -> None:
     """Refuse a store inside its own source: it would be part of the source the next time."""
-    inside, outside = Path(store.url).resolve(), expanded(source).resolve()
-    if "://" not in store.url + source and inside.is_relative_to(outside):
+    if "://" in store.url + source:
+        return
+    # Unlike Path.resolve, realpath has no error for a link that leads to itself.
+    inside, outside = (Path(os.path.realpath(path)) for path in (store.url, expanded(source)))
+    if inside.is_relative_to(outside):
         raise UserError(
             f"--store {store.url}: lies in the source {source}; name a place outside of it"
         )
@@ -181,7 +184,7 @@ def _dataset_name(name: str | None, source: str, study: bool, size: Size) -> str
     if study:
         return name or cinic10.NAME
     if name is None:
-        last = public(source) if "://" in source else str(expanded(source).resolve())
+        last = public(source) if "://" in source else os.path.realpath(expanded(source))
         derived = _sanitised(stem_of(last))
         # An edited copy of CINIC-10 is most likely in a folder of this name.
         return f"{derived}-{size[0]}x{size[1]}" if derived.lower() == cinic10.NAME else derived
