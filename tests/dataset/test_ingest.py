@@ -1,4 +1,4 @@
-"""CINIC-10 → shards and index: the same bytes from everywhere, or nothing at all."""
+"""CINIC-10 → shards and index: the same bytes from every source, or nothing at all."""
 
 import contextlib
 import http.server
@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def refusal(tmp_path: Path) -> Callable[..., str]:
-    """What `ingest` says against a source, with the promise that it wrote nothing."""
+    """The error of `ingest` for a source; checks that nothing was written."""
 
     def refuse(source: Path | str, into: Store | None = None) -> str:
         store = into or open_store(str(tmp_path / "untouched"), create=True)
@@ -162,7 +162,7 @@ def test_the_bytes_depend_on_images_and_rows_per_shard_only(
 
 
 def test_the_order_of_rows_is_the_same_for_ever(store: Store) -> None:
-    """Whoever ingests CINIC-10 anew must get the data set that others have published on."""
+    """A new ingest of CINIC-10 must give the data set of earlier publications."""
     ingest(sample(), store, rows_per_shard=250, processes=1)
     rows = rows_of(store, "train")[:3]
     assert [(CLASSES[row["label"]], row["source"].decode()) for row in rows] == [
@@ -281,7 +281,7 @@ def children(pid: int) -> set[int]:
 
 
 def workers(pid: int) -> set[int]:
-    """Those that decode, without the one that multiprocessing keeps for itself."""
+    """Processes that decode, without the resource tracker of multiprocessing."""
     return {
         child
         for child in children(pid)
@@ -297,7 +297,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def staged(cache: Path, split: str) -> bool:
-    """Whether a shard waits for its upload."""
+    """Whether a shard is ready for its upload."""
     try:
         return any(cache.glob(f"tlcluster-ingest-*/{split}/*.npy"))
     except FileNotFoundError:  # The folder got its name while we looked.
@@ -375,7 +375,7 @@ def test_another_data_set_is_never_mixed_in(
 def test_of_two_data_sets_at_once_one_wins_and_is_whole(
     tiny_cinic: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loser's shards stay, under keys of their own, and no index names them."""
+    """The shards of the other one stay under their own keys, and no index names them."""
     real = store.put_if_absent
 
     def lose(key: str, data: bytes | Path) -> bool:
@@ -415,7 +415,7 @@ def test_an_index_that_cannot_be_read_is_told_and_kept(
 
 
 def claiming_size(width: int, height: int) -> bytes:
-    """A PNG whose header says that it is larger than it is."""
+    """A PNG whose header claims another size."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = bytearray(encoded("PNG"))
     data[12:33] = header + struct.pack(">I", zlib.crc32(header))

@@ -439,7 +439,7 @@ def test_an_archive_that_was_cut_short_is_never_taken_for_a_whole_one(
 def test_a_damaged_archive_is_refused_or_has_its_damage_in_an_image(
     kind: str, tiny_cinic: Path, pack_tar: Callable[..., Path], tmp_path: Path, scratch: Path
 ) -> None:
-    """Whatever bytes are wrong, the answer is one line and not a traceback."""
+    """Any wrong bytes give one line and no traceback."""
     files = contents(tiny_cinic)
     path = tmp_path / f"a{kind}"
     if kind == ".zip":

@@ -13,12 +13,13 @@ from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import sample
 from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.sources import open_source
+from tlcluster.dataset.stage import DEFAULT_ROWS
 from tlcluster.errors import UserError
 from tlcluster.paths import SHARED
 from tlcluster.storage.open import open_store
 
-ROWS_PER_SHARD = 2048
-"""As `jobs/ingest.py` has it."""
+ROWS_PER_SHARD = DEFAULT_ROWS
+"""As `jobs/ingest.py` has it for images of 32×32."""
 
 BESIDE = SHARED / "data" / "cinic10-cifar-part.tar.xz"
 """Where a cluster's shared folder beside the checkout has real images."""

@@ -199,7 +199,7 @@ def _grouped(source: str, found: Iterable[Found]) -> dict[tuple[str, str], list[
         split = split_of(split_folder)
         if split is None or not item.path.startswith(top) or not (inside or item.problem):
             continue
-        if problem := item.problem or problem_of(inside):
+        if problem := item.problem or problem_of(unicodedata.normalize("NFC", inside)):
             raise UserError(f"{source}: {shown(item.path)} {problem}")
         class_folder = inside.partition("/")[0]
         class_name = unicodedata.normalize("NFC", class_folder)

@@ -64,7 +64,7 @@ def is_litter(path: str) -> bool:
 
 
 def problem_of(path: str) -> str | None:
-    """What is wrong with a file inside a split, if anything."""
+    """What is wrong with a file inside a split, if anything; `path` in normal form C."""
     class_name, slash, name = path.partition("/")
     if not slash:
         return f"is a file between the class folders; {LAYOUT}"
