@@ -1,4 +1,4 @@
-"""Put CINIC-10 into a store: python jobs/ingest.py --source PATH|URL --store URL."""
+"""Put a data set into a store: python jobs/ingest.py --source PATH|URL --store URL."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,11 @@ from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.open import open_store
 
 ABOUT = (
-    "Decode CINIC-10 once and write it into a store as shards with an index. Run it again after an "
-    f"interruption, it goes on. The official archive is {ARCHIVE_URL}"
+    "Decode a data set of images once and write it into a store as shards with an index. After an "
+    "interruption, run it again: it continues. A data set is split/class/image: folders train, "
+    "valid (or val, validation) and test, each with one folder per class, with PNG or JPEG files. "
+    "Photographs are turned upright as their EXIF data says. "
+    f"The official archive of CINIC-10 is {ARCHIVE_URL}"
 )
 
 
@@ -24,6 +27,9 @@ def main(argv: Sequence[str]) -> int:
         settings.source,
         store,
         rows_per_shard=settings.rows_per_shard,
+        image_size=settings.size,
+        valid_fraction=settings.valid_fraction,
+        name=settings.name,
         processes=settings.processes,
         cache=cache.folder,
         show=True,
@@ -33,6 +39,9 @@ def main(argv: Sequence[str]) -> int:
         print("the store already holds these images; nothing changed")
     elif outcome.written < len(shards):
         print(f"{len(shards) - outcome.written} of the shards were there already and were kept")
+    index = outcome.index
+    height, width, _ = index.image_shape
+    print(f"{index.dataset}: {len(index.classes):,} classes, images of {width}×{height} pixels")
     print(
         f"{outcome.images:,} images in {len(shards):,} shards, "
         f"{sum(shard.bytes for shard in shards):,} bytes, {outcome.seconds:.1f} s, "

@@ -8,11 +8,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 from tlcluster.errors import UserError
 from tlcluster.experiments import EVERY, EXPERIMENTS, PROFILES, RECIPE, Experiment
 
 EMBEDDED = "embedded"
+
+MIN_SIDE = min(backbone.smallest_side for backbone in BACKBONES.values())
+"""Pixels; no base takes smaller images."""
+MAX_SIDE = 1024
+"""Pixels of the largest image that a data set may have."""
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -219,6 +225,17 @@ def worker_range(value: str) -> tuple[int, int]:
         raise ValueError("give a number N, or MIN:MAX") from None
 
 
+def size_of(value: str) -> tuple[int, int]:
+    """`SIDE` or `WIDTHxHEIGHT` → (width, height). Raises ValueError if it is neither."""
+    found = re.fullmatch(r"(\d{1,5})(?:[x×X](\d{1,5}))?", value, re.ASCII)
+    if not found:
+        raise ValueError("give the side of a square or WIDTHxHEIGHT, for example 64 or 48x40")
+    width, height = int(found[1]), int(found[2] or found[1])
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in (width, height)):
+        raise ValueError(f"a side has {MIN_SIDE} to {MAX_SIDE} pixels")
+    return width, height
+
+
 def chosen_experiments(settings: RunSettings) -> tuple[Experiment, ...]:
     """The experiments of a run with profile, `--set` and `--epochs` applied, in report order.
 
@@ -268,18 +285,38 @@ class IngestSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(
-        description="CINIC-10: a folder, an archive (.tar, .tar.gz, .tgz, .tar.xz, .zip), or the "
-        "https:// address of an archive",
+        description="data set as split/class/image: a folder, an archive (.tar, .tar.gz, .tgz, "
+        ".tar.xz, .zip), or the https:// address of an archive",
         json_schema_extra={"metavar": "PATH|URL"},
     )
     store: str = Field(
         description="where to: s3://BUCKET/PREFIX or a directory, which is made",
         json_schema_extra={"metavar": "URL"},
     )
-    rows_per_shard: int = Field(
-        2048,
-        description="images of a shard; 2048 are 6 MB, few enough for the first step of a "
-        "training to come soon, and enough for S3 to read at full speed",
+    image_size: str | None = Field(
+        None,
+        description="resize all images to this width and height in pixels (antialiased, bicubic; "
+        "the aspect ratio is not kept); needed if they differ in size [as they are]",
+        json_schema_extra={"metavar": "SIDE|WIDTHxHEIGHT"},
+    )
+    valid_fraction: float | None = Field(
+        None,
+        description="part of train that becomes the validation split, for a data set without one, "
+        "chosen by a hash of class and file name",
+        gt=0,
+        lt=1,
+    )
+    name: str | None = Field(
+        None,
+        description="name of the data set in reports: letters, digits, spaces, dots, dashes and "
+        "underscores [that of the folder or archive; cinic-10 for CINIC-10]",
+        json_schema_extra={"metavar": "NAME"},
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}$",
+    )
+    rows_per_shard: int | None = Field(
+        None,
+        description="images per shard [as many as take 6 MB: 2048 of 32×32 pixels], few enough "
+        "for the first step of a training to come soon, and enough for S3 to be read at full speed",
         gt=0,
         le=65_536,
     )
@@ -291,6 +328,18 @@ class IngestSettings(BaseModel):
         description="folder for downloads and for shards on their way [$XDG_CACHE_HOME/tlcluster]",
         json_schema_extra={"metavar": "DIR"},
     )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of `image_size`."""
+        return None if self.image_size is None else size_of(self.image_size)
+
+    @field_validator("image_size")
+    @classmethod
+    def _sane_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            size_of(value)
+        return value
 
     @field_validator("store")
     @classmethod

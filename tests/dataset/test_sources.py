@@ -14,12 +14,17 @@ from pathlib import Path
 
 import pytest
 
-import tlcluster.dataset.sources
 from tlcluster.cinic10 import CLASSES, SPLITS
-from tlcluster.dataset.sources import MAX_IMAGE_BYTES, Source, arrange, open_source
+from tlcluster.dataset import archive as archive_module
+from tlcluster.dataset import arrange as arrange_module
+from tlcluster.dataset.arrange import MAX_IMAGE_BYTES, Found, Source, arrange
+from tlcluster.dataset.sources import open_source
 from tlcluster.errors import UserError
 
-LAYOUT = "CINIC-10 is train, valid and test, each with a folder a class, with .png or .jpg inside"
+LAYOUT = (
+    "a data set is train, valid and test, each with one folder per class, with .png or .jpg files "
+    "inside"
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -30,7 +35,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def images(source: Source) -> dict[str, bytes]:
     return {
-        f"{split}/{CLASSES[image.label]}/{image.name}": source.read(split, image)
+        f"{split}/{source.classes[image.label]}/{image.name}": source.read(image)
         for split, found in source.images.items()
         for image in found
     }
@@ -137,6 +142,83 @@ def test_what_lies_beside_the_splits_or_is_hidden_is_ignored(
     assert images(opened(tiny_cinic)) == expected
 
 
+LITTER = [
+    "train/cat/Thumbs.db",
+    "train/desktop.ini",
+    "train/cat/Desktop.ini",
+    "train/cat/@eaDir/1.jpg@SynoEAStream",
+    "train/@eaDir/1.jpg",
+    "@eaDir/train/cat/1.jpg",
+    "#recycle/train/cat/1.png",
+    "$RECYCLE.BIN/train/cat/1.png",
+    "valid/System Volume Information/1.png",
+    "valid/lost+found/1.png",
+]
+
+
+def test_litter_of_windows_and_of_storage_appliances_is_ignored(
+    tiny_cinic: Path, pack_tar: Callable[..., Path], tmp_path: Path,
+    opened: Callable[[Path | str], Source],
+) -> None:  # fmt: skip
+    expected = contents(tiny_cinic)
+    littered = {**expected, **dict.fromkeys(LITTER, b"x")}
+    assert images(opened(pack_tar("a.tar", littered))) == expected
+    assert images(opened(pack_zip(tmp_path / "a.zip", littered))) == expected
+    for name in LITTER:
+        (tiny_cinic / name).parent.mkdir(parents=True, exist_ok=True)
+        (tiny_cinic / name).write_bytes(b"x")
+    assert images(opened(tiny_cinic)) == expected
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_backslashes_in_an_archive_of_windows_are_separators(
+    kind: str, tiny_cinic: Path, pack_tar: Callable[..., Path], tmp_path: Path,
+    opened: Callable[[Path | str], Source],
+) -> None:  # fmt: skip
+    expected = contents(tiny_cinic)
+    files = {f"CINIC-10\\{name}".replace("/", "\\"): data for name, data in expected.items()}
+    files["CINIC-10\\train\\"] = b""  # as folders are written there
+    path = pack_tar("a.tar", files) if kind == "tar" else pack_zip(tmp_path / "a.zip", files)
+    assert images(opened(path)) == expected
+
+
+@pytest.mark.parametrize("part", ["class", "file"])
+def test_a_name_that_no_file_system_holds_is_refused_and_cut_in_the_message(
+    part: str, tiny_cinic: Path, pack_tar: Callable[..., Path],
+    refusal: Callable[[Path | str], str],
+) -> None:  # fmt: skip
+    long = "ä" * 6000
+    name = f"train/{long}/1.png" if part == "class" else f"train/cat/{long}.png"
+    path = pack_tar("a.tar", {**contents(tiny_cinic), name: b"x"})
+    message = refusal(path)
+    assert message.endswith("characters) has a name of more than 255 bytes; rename it")
+    assert len(message) < 400
+
+
+def test_a_source_without_an_end_is_refused_before_it_is_read(
+    tmp_path: Path, refusal: Callable[[Path | str], str]
+) -> None:
+    pipe, zeros = tmp_path / "pipe.tar", tmp_path / "zeros.tar.gz"
+    os.mkfifo(pipe)
+    zeros.symlink_to("/dev/zero")
+    for path in (pipe, zeros):
+        assert refusal(path) == (
+            f"{path}: is a pipe, socket or device; give a folder or the file of an archive"
+        )
+
+
+def test_a_link_to_itself_is_refused(
+    tiny_cinic: Path, refusal: Callable[[Path | str], str]
+) -> None:
+    for place in ("train/cat/a.png", "train/more", "other"):
+        link = tiny_cinic / place
+        link.symlink_to(link.name)
+    assert "train/cat/a.png" in refusal(tiny_cinic)
+    (tiny_cinic / "train/cat/a.png").unlink()
+    assert "train/more" in refusal(tiny_cinic)
+    assert refusal(tiny_cinic / "other").endswith("no such file or folder; check the path")
+
+
 def test_suffixes_may_be_of_any_case(
     tiny_cinic: Path, opened: Callable[[Path | str], Source]
 ) -> None:
@@ -146,12 +228,11 @@ def test_suffixes_may_be_of_any_case(
 
 
 PROBLEMS = {
-    "train/caat/1.png": "is of an unknown class; did you mean cat? allowed: " + ", ".join(CLASSES),
-    "test/zebra/1.png": "is of an unknown class; allowed: " + ", ".join(CLASSES),
     "train/notes.txt": f"is a file between the class folders; {LAYOUT}",
-    "valid/cat/notes.txt": "is no .png or .jpg; move it out of the class folder",
+    "valid/cat/notes.txt": "is no .png or .jpg; convert it, or move it out of the class folder",
     "valid/cat/more/1.png": f"is or is in a folder inside a class; {LAYOUT}",
     "valid/cat/\u202e.png": "has a name that cannot be printed; rename it",
+    "valid/\x1b[2J/1.png": "is in a folder whose name cannot be printed; rename it",
 }
 
 
@@ -178,7 +259,7 @@ def test_what_is_no_plain_file_is_refused(
 ) -> None:
     os.mkfifo(tiny_cinic / "valid" / "cat" / "pipe.png")
     assert refusal(tiny_cinic) == (
-        f"{tiny_cinic}: 'valid/cat/pipe.png/' is or is in a folder inside a class; {LAYOUT}"
+        f"{tiny_cinic}: 'valid/cat/pipe.png' is a pipe, socket or device; remove it"
     )
 
 
@@ -188,14 +269,14 @@ def test_a_missing_split_or_class_is_named(
     shutil.rmtree(tiny_cinic / "valid" / "dog")
     (tiny_cinic / "valid" / "dog").mkdir()
     assert refusal(tiny_cinic) == (
-        f"{tiny_cinic}: there is no image in 'valid/dog'; every split needs images of every "
-        f"class: {', '.join(CLASSES)}"
+        f"{tiny_cinic}: there is no image in 'valid/dog', but 'train/dog' has some; every split "
+        "needs images of every class"
     )
-    shutil.rmtree(tiny_cinic / "valid")
-    assert refusal(tiny_cinic) == f"{tiny_cinic}: there is no image in 'valid'; {LAYOUT}"
+    shutil.rmtree(tiny_cinic / "test")
+    assert refusal(tiny_cinic) == f"{tiny_cinic}: there is no image in 'test'; {LAYOUT}"
 
 
-def test_a_folder_that_is_no_cinic10_is_told_what_there_is(
+def test_a_folder_that_is_no_data_set_is_told_what_there_is(
     tiny_cinic: Path,
     pack_tar: Callable[..., Path],
     tmp_path: Path,
@@ -206,8 +287,11 @@ def test_a_folder_that_is_no_cinic10_is_told_what_there_is(
     nothing = f"there is no folder 'train', 'valid' or 'test'; {LAYOUT}; the folders there are:"
     assert refusal(empty) == f"{empty}: {nothing} none"
     tar = pack_tar("a.tar", {"training/cat/1.png": b"", "x/1.png": b""})
-    assert refusal(tar) == f"{tar}: {nothing} training, x"
-    assert refusal(tiny_cinic / "train") == f"{tiny_cinic}/train: {nothing} {', '.join(CLASSES)}"
+    assert refusal(tar) == f"{tar}: {nothing} 'training', 'x'"
+    listed = ", ".join(map(repr, CLASSES))
+    assert refusal(tiny_cinic / "train") == f"{tiny_cinic}/train: {nothing} {listed}"
+    tar = pack_tar("b.tar", {"\x1b]0;title\x07/1.png": b""})
+    assert refusal(tar) == f"{tar}: {nothing} '\\x1b]0;title\\x07'"
 
 
 def test_of_two_data_sets_in_one_folder_none_is_guessed(
@@ -219,7 +303,7 @@ def test_of_two_data_sets_in_one_folder_none_is_guessed(
             shutil.rmtree(left)
     (tiny_cinic.parent / "scratch").mkdir()
     assert refusal(tiny_cinic.parent) == (
-        f"{tiny_cinic.parent}: there are several data sets: other, tiny; name one of them"
+        f"{tiny_cinic.parent}: there are several data sets: 'other', 'tiny'; name one of them"
     )
 
 
@@ -239,8 +323,10 @@ UNSAFE = [
     "../train/cat/1.png",
     "/train/cat/1.png",
     "train/../../1.png",
-    "a\\1.png",
+    "..\\1.png",
+    "\\\\server\\share\\1.png",
     "C:/1.png",
+    "C:\\1.png",
 ]
 
 
@@ -268,7 +354,7 @@ def test_links_and_devices_in_an_archive_are_refused(
         archive.addfile(info)
     assert refusal(path) == (
         f"{path}: 'train/cat/1.png' is a link or a device; an archive of images has files and "
-        "folders only"
+        "folders only: pack it again with the files that links stand for (tar --dereference)"
     )
 
 
@@ -282,7 +368,7 @@ def test_links_and_secrets_in_a_zip_are_refused(
         archive.writestr(info, "/etc/passwd")
     assert refusal(path) == (
         f"{path}: 'train/cat/1.png' is a link or a device; an archive of images has files and "
-        "folders only"
+        "folders only: pack it again with the files that links stand for (tar --dereference)"
     )
     data = bytearray(pack_zip(path, {"train/cat/1.png": b"data"}).read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1
@@ -299,8 +385,8 @@ def test_an_image_that_unpacks_to_something_huge_is_refused(
     for path in (pack_tar("a.tar.xz", huge, "w:xz"), pack_zip(tmp_path / "a.zip", huge)):
         assert path.stat().st_size < 20_000
         assert refusal(path) == (
-            f"{path}: 'train/cat/1.png' unpacks to {MAX_IMAGE_BYTES + 1} bytes; "
-            f"an image of 32×32 has at most {MAX_IMAGE_BYTES}"
+            f"{path}: 'train/cat/1.png' unpacks to 10,485,761 bytes; an image has at most "
+            "10,485,760; remove it or make it smaller"
         )
 
 
@@ -320,10 +406,10 @@ def test_more_files_than_memory_is_for_are_refused(
     tiny_cinic: Path, pack_tar: Callable[..., Path], refusal: Callable[[Path | str], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(tlcluster.dataset.sources, "MAX_FILES", 89)
+    monkeypatch.setattr(arrange_module, "MAX_FILES", 89)
     for source in (tiny_cinic, pack_tar("a.tar", contents(tiny_cinic))):
         assert refusal(source) == (
-            f"{source}: there are more than 89 files; CINIC-10 has 270,000 images"
+            f"{source}: there are more than 89 files; name a part of the data set"
         )
 
 
@@ -353,7 +439,7 @@ def test_an_archive_that_was_cut_short_is_never_taken_for_a_whole_one(
 def test_a_damaged_archive_is_refused_or_has_its_damage_in_an_image(
     kind: str, tiny_cinic: Path, pack_tar: Callable[..., Path], tmp_path: Path, scratch: Path
 ) -> None:
-    """Whatever bytes are wrong, the answer is one line and not a traceback."""
+    """Any wrong bytes give one line and no traceback."""
     files = contents(tiny_cinic)
     path = tmp_path / f"a{kind}"
     if kind == ".zip":
@@ -413,7 +499,7 @@ def test_of_several_problems_the_first_by_path_is_told_whatever_the_order() -> N
     names = ["train/cat/b.txt", "train/cat/a.txt", "valid/x/1.png"]
     for order in (names, names[::-1]):
         with pytest.raises(UserError, match=r"train/cat/a\.txt"):
-            arrange("x", [tlcluster.dataset.sources._Found(name) for name in order])
+            arrange("x", Path("x"), [Found(name) for name in order])
 
 
 def test_the_tar_module_is_not_left_with_what_it_has_seen(
@@ -429,7 +515,7 @@ def test_the_tar_module_is_not_left_with_what_it_has_seen(
         return archives[-1]
 
     monkeypatch.setattr(tarfile, "open", watch)
-    members = tlcluster.dataset.sources._tar("a", io.BytesIO(path.read_bytes()))
+    members = archive_module._tar("a", io.BytesIO(path.read_bytes()), 2**30)
     held = [len(archives[0].members) for _ in members]  # type: ignore[attr-defined]
     assert len(held) == 100
     assert max(held) <= 1

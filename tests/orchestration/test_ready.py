@@ -145,20 +145,38 @@ def test_a_store_with_a_shard_that_was_cut_short_is_refused(copied_store: Path) 
     )
 
 
-def test_a_store_of_other_classes_is_refused(copied_store: Path) -> None:
-    change_index(copied_store, classes=[*CLASSES[:-1], "lorry"])
-    listed = ", ".join(CLASSES[:-1])
+def test_a_store_of_any_classes_and_larger_images_is_taken(
+    copied_store: Path, pretended_cluster: Callable[[int], None]
+) -> None:
+    pretended_cluster(1)
+    classes = ["кот", *CLASSES[1:]]
+    change_index(copied_store, dataset="pets", classes=classes, image_shape=[40, 48, 3])
+    made = prepare(store=str(copied_store))
+    assert (made.index.classes, made.index.image_shape) == (tuple(classes), (40, 48, 3))
+
+
+def test_a_store_of_images_too_small_for_a_base_is_refused(copied_store: Path) -> None:
+    change_index(copied_store, image_shape=[64, 28, 3])
     assert refusal(store=str(copied_store)) == (
-        f"{copied_store}: its classes are {listed}, lorry; the experiments are about "
-        f"{listed}, truck: ingest CINIC-10 into another store"
+        f"{copied_store}: its images are 28×64, and the base vgg16 takes 32 pixels a side and "
+        "more; ingest them again with --image-size 32 into another place, or choose experiments "
+        "with another base"
     )
 
 
-def test_a_store_of_larger_images_is_refused(copied_store: Path) -> None:
-    change_index(copied_store, image_shape=[64, 64, 3])
+def test_a_store_of_grey_images_is_refused(copied_store: Path) -> None:
+    change_index(copied_store, image_shape=[32, 32, 1])
     assert refusal(store=str(copied_store)) == (
-        f"{copied_store}: its images have the shape (64, 64, 3); the experiments are about "
-        "images of (32, 32, 3): ingest CINIC-10 into another store"
+        f"{copied_store}: its images have 1 channels, and the bases take 3 (RGB); ingest the "
+        "images again with this version into another place"
+    )
+
+
+def test_a_store_of_one_class_is_refused(copied_store: Path) -> None:
+    change_index(copied_store, classes=["cat"])
+    assert refusal(store=str(copied_store)) == (
+        f"{copied_store}: its only class is cat; ingest a data set of at least 2 classes into "
+        "another place"
     )
 
 

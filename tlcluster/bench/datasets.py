@@ -8,17 +8,18 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from tlcluster.cinic10 import CLASSES, SPLITS
+from tlcluster.cinic10 import SPLITS
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import sample
 from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.sources import open_source
+from tlcluster.dataset.stage import DEFAULT_ROWS
 from tlcluster.errors import UserError
 from tlcluster.paths import SHARED
 from tlcluster.storage.open import open_store
 
-ROWS_PER_SHARD = 2048
-"""As `jobs/ingest.py` has it."""
+ROWS_PER_SHARD = DEFAULT_ROWS
+"""As `jobs/ingest.py` has it for images of 32×32."""
 
 BESIDE = SHARED / "data" / "cinic10-cifar-part.tar.xz"
 """Where a cluster's shared folder beside the checkout has real images."""
@@ -90,12 +91,12 @@ def _unpack(source: str, scratch: Path, folder: Path, per_class: int | None) -> 
     scratch.mkdir()
     opened = open_source(source, scratch, scratch, show=False)
     for split, images in opened.images.items():
-        for label, name in enumerate(CLASSES):
+        for label, name in enumerate(opened.classes):
             (folder / split / name).mkdir(parents=True)
             of_class = sorted((i for i in images if i.label == label), key=lambda image: image.name)
             for image in of_class[:per_class]:
                 path = (folder / split / name / image.name).with_suffix(".png")
-                path.write_bytes(_as_png(opened.read(split, image)))
+                path.write_bytes(_as_png(opened.read(image)))
     shutil.rmtree(scratch)
 
 

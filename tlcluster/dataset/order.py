@@ -1,23 +1,23 @@
 """Which rows a worker reads in which order: pure functions of seed, epoch and sizes.
 
-The order of an epoch is fixed by (seed, epoch, global batch). How many workers
-read it changes nothing: they cut each global batch into contiguous slices.
+The order of an epoch is fixed by (seed, epoch, global batch). It does not depend
+on the number of workers, which cut each global batch into contiguous slices.
 
     shards   shuffled and laid end to end: a line of all rows
-    readers  the line is cut into 8 stretches, one a canonical reader
-    windows  a reader walks its stretch in windows of whole shards and shuffles
-             the rows within each
+    readers  the line is cut into 8 ranges, one for each canonical reader
+    windows  a reader goes through its range in windows of whole shards and
+             shuffles the rows within each window
     batches  a global batch of n rows takes n·(r+1)//8 - n·r//8 rows of reader r,
-             the readers side by side
+             one reader after another
 
-A worker's slice [n·rank//W, n·(rank+1)//W) begins and ends where a reader's
-rows do if W divides 8, whatever n is. So each of 1, 2, 4 or 8 workers reads
-the shards of its own readers only. Any other number works and shares shards.
+If W divides 8, a worker's slice [n·rank//W, n·(rank+1)//W) begins and ends at the
+border between two readers, whatever n is. So each of 1, 2, 4 or 8 workers only
+reads the shards of its own readers. Any other number works too and shares shards.
 
-The idea of a fixed number of canonical readers is that of MosaicML Streaming's
+The fixed number of canonical readers follows MosaicML Streaming's
 `num_canonical_nodes`. Random numbers come from `SeedSequence` and Philox's raw
 output, whose streams NumPy keeps stable (NEP 19); `Generator.permutation` has
-no such promise.
+no such guarantee.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,9 +35,9 @@ MIN_WINDOW = 1024
 """Least rows of a window (the last of a reader may be smaller).
 
 A window ends at the first shard boundary at or after this many rows. So a shard
-is open during one window only, and a first batch waits for about one shard a
-reader; a longer window would mix better and start later. Eight readers mix
-64 batches of 128 even where shards are tiny, and 8 shards where they are not.
+is open during one window only, and the first batch waits for about one shard per
+reader. A longer window would mix better and start later. Eight readers mix 64
+batches of 128 if shards are tiny, and 8 shards otherwise.
 """
 
 
@@ -53,7 +53,7 @@ class RowBatch(NamedTuple):
     position: Ints
     """Its place in the global batch, 0 … global_rows - 1; ascending without gaps."""
     global_rows: int
-    """Rows of the global batch, all workers together: what to divide a summed loss by."""
+    """Rows of the global batch, all workers together: the divisor of a summed loss."""
 
 
 def steps_per_epoch(rows: int, global_batch: int) -> int:
@@ -71,20 +71,20 @@ def training_batches(
     world_size: int,
     first_step: int = 0,
 ) -> Iterator[RowBatch]:
-    """The rows of worker `rank` in one epoch of training, one batch a step.
+    """The rows of worker `rank` in one epoch of training, one batch per step.
 
     Over all ranks, every row comes exactly once. All ranks take the same number
-    of steps, `steps_per_epoch`; a batch is empty where a global batch has fewer
-    rows than there are workers. `first_step` begins in the middle and costs no
-    walk through what is skipped. Memory is that of one window a reader and a
-    few numbers a shard, however many rows there are.
+    of steps, `steps_per_epoch`; a batch may be empty if the global batch has fewer
+    rows than there are workers. Starting in the middle with `first_step` does not
+    compute the skipped steps. Memory is one window per reader and a few numbers
+    per shard, however many rows there are.
 
     Args:
         shard_rows: rows of each shard of the split, in index order, each at least 1.
         seed, epoch: non-negative.
         global_batch: rows of a step, all workers together, at least 1.
         rank, world_size: 0 ≤ rank < world_size.
-        first_step: steps left out at the start.
+        first_step: steps to skip at the start.
     """
     line = _Line(np.asarray(shard_rows, dtype=np.int64), seed, epoch)
     rows = int(line.ends[-1])
@@ -116,9 +116,9 @@ def evaluation_batches(
 
     The worker takes the contiguous samples [N·rank//W, N·(rank+1)//W) in
     batches of `batch`, the last may be smaller. Workers may differ in their
-    number of steps by one, and a worker without rows takes none: nothing
-    collective may happen in a step. `position` and `global_rows` speak of the
-    worker's own batch.
+    number of steps by one, and a worker without rows takes none: a step must not
+    contain anything collective. `position` and `global_rows` refer to the worker's
+    own batch.
     """
     ends = _ends(np.asarray(shard_rows, dtype=np.int64))
     low, high = _slice(int(ends[-1]), rank, world_size)
@@ -133,7 +133,7 @@ def _slice(rows: int, rank: int, world_size: int) -> tuple[int, int]:
 
 
 def _begin(size: int, reader: int) -> int:
-    """Where a reader's rows begin in a global batch of `size` rows."""
+    """Start of a reader's rows in a global batch of `size` rows."""
     return size * reader // READERS
 
 
@@ -146,8 +146,8 @@ def _shuffled(n: int, seed: int, *key: int) -> Ints:
     """0 … n - 1 in an order drawn from (seed, key); n < 2**32."""
     sequence = np.random.SeedSequence(seed, spawn_key=key)
     draws = np.random.Philox(sequence).random_raw(n)
-    # Sorting draws that carry their number in the low bits gives the same order whatever
-    # algorithm sorts them, and is faster than argsort.
+    # Draws with their number in the low bits are all different, so that every sorting algorithm
+    # gives the same order. This is also faster than argsort.
     bits = np.uint64(n.bit_length())
     keys = (draws << bits) | np.arange(n, dtype=np.uint64)
     keys.sort()
@@ -167,7 +167,7 @@ class _Line:
 
 
 class _Reader:
-    """A canonical reader: a stretch [begin, end) of the line, shuffled window by window."""
+    """A canonical reader: a range [begin, end) of the line, shuffled window by window."""
 
     def __init__(self, line: _Line, reader: int, begin: int, end: int) -> None:
         self._line = line
@@ -198,7 +198,7 @@ class _Reader:
 
 
 def _windows(ends: Ints, begin: int, end: int) -> Ints:
-    """Where the windows of a stretch begin, and the end of the last."""
+    """Where the windows of a range begin, and the end of the last."""
     begins = [begin]
     while (wanted := begins[-1] + MIN_WINDOW) < end:
         begins.append(min(int(ends[np.searchsorted(ends, wanted)]), end))

@@ -1,16 +1,19 @@
-"""The shard and index format: what lies in a store.
+"""The shard and index format: the contents of a store.
 
 A store holds `<split>/<number>-<hash>.npy` shards and one `index.json`, which is
 written last: a store with an index is complete. A shard is an uncompressed
-NumPy file with one record a row, read without pickle and without decoding:
+NumPy file with one record per row, read without pickle and without decoding:
 
-    image   uint8 (32, 32, 3)   RGB
-    label   uint8               position in the index's classes
-    origin  uint8               position in `tlcluster.cinic10.ORIGINS`
-    source  bytes S<k>          file name, UTF-8; k is the longest of the data set
+    image   uint8 (height, width, 3)   RGB
+    label   uint8 or uint16            position in the index's classes
+    origin  uint8                      position in `tlcluster.cinic10.ORIGINS`
+    source  bytes S<k>                 file name, UTF-8; k is the longest of the data set
+
+A label is uint8 in data sets of up to 256 classes and little-endian uint16 in larger
+ones. The index of a larger one says format 2, which versions that only know uint8 refuse.
 
 Rows should be written in random order of class: training shuffles shards, and
-rows within a stretch of shards (`tlcluster.dataset.order`), never the whole split.
+rows within a range of shards (`tlcluster.dataset.order`), never the whole split.
 """
 
 import hashlib
@@ -30,11 +33,19 @@ from tlcluster.storage.protocol import ObjectMissing, Store
 
 INDEX_KEY = "index.json"
 
-FORMAT: Final = 1
-"""Version of the format described above."""
+FORMATS: Final = (1, 2)
+"""Versions of the format that can be read. Format 2 is format 1 with labels of uint16."""
+
+MAX_CLASSES = 1000
+
+MAX_NAME_BYTES = 255
+"""Longest file or folder name, as in the usual file systems."""
 
 MAX_ROWS = 2**20
-"""Most rows of a shard: 3 GiB of images. A reader's memory grows with the largest shard."""
+"""Most rows of a shard. A reader's memory grows with the largest shard."""
+
+_SMALL_LABELS = 256
+"""Most classes whose labels are uint8."""
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+\.npy")
 _SPLIT = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -43,6 +54,22 @@ _HEAD = 1024
 """Bytes that hold the header of any shard."""
 
 Side = Annotated[int, Field(gt=0, le=1024)]
+
+
+def is_name(name: str) -> bool:
+    """Whether a class or file may have this name: printable UTF-8 of at most 255 bytes.
+
+    The two joiners that Persian and the scripts of India need are allowed too; Python counts
+    them as not printable.
+    """
+    if not name.replace("\u200c", "").replace("\u200d", "").isprintable():
+        return False
+    return 0 < len(name.encode()) <= MAX_NAME_BYTES
+
+
+def format_of(classes: int) -> Literal[1, 2]:
+    """The format of a data set with this number of classes."""
+    return 1 if classes <= _SMALL_LABELS else 2
 
 
 class ShardInfo(BaseModel):
@@ -72,10 +99,10 @@ class Index(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = 1
     dataset: str = Field(min_length=1, max_length=100, pattern=r"^[ -~]+$")
-    classes: tuple[str, ...] = Field(min_length=1, max_length=256)
-    """Label → name of the class."""
+    classes: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    """Label → name of the class: printable, in any script."""
     image_shape: tuple[Side, Side, Side]
     """Height, width, channels."""
     splits: dict[str, tuple[ShardInfo, ...]]
@@ -83,6 +110,11 @@ class Index(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.format != format_of(len(self.classes)):
+            raise ValueError(f"format {self.format} does not allow {len(self.classes)} classes")
+        for name in self.classes:
+            if not is_name(name):
+                raise ValueError(f"the class {name[:40]!r} has a name that cannot be printed")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is named twice")
         seen: set[str] = set()
@@ -148,7 +180,8 @@ def _first(error: ValidationError) -> str:
     if first["loc"] == ("format",) and first["type"] == "literal_error":
         return (
             f"its format is {ascii(first['input'])[:40]}, this version of tlcluster reads "
-            f"{FORMAT}; use the version that wrote it, or ingest again into an empty place"
+            f"{' and '.join(map(str, FORMATS))}; use the version that wrote it, or ingest again "
+            "into an empty place"
         )
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
@@ -179,7 +212,7 @@ def read_index(store: Store) -> tuple[Index, str]:
 
 
 def check_complete(store: Store, index: Index) -> None:
-    """Every shard of the index is there with its size. One listing a split; reads no shard.
+    """Check that the store has every shard in its size. One listing per split; reads no shard.
 
     Raises:
         UserError: names the first shard, in index order, that is missing or of another size.
@@ -197,17 +230,20 @@ def check_complete(store: Store, index: Index) -> None:
                 )
 
 
-def row_dtype(source_bytes: int, image_shape: tuple[int, int, int]) -> np.dtype[np.void]:
+def row_dtype(
+    source_bytes: int, image_shape: tuple[int, int, int], classes: int = _SMALL_LABELS
+) -> np.dtype[np.void]:
     """The record of one row: `image`, `label`, `origin`, `source`; packed, image first.
 
     Args:
         source_bytes: length of the longest source name, in bytes, at least 1.
         image_shape: height, width, channels.
+        classes: number of classes; above 256, labels are uint16.
     """
     return np.dtype(
         [
             ("image", "u1", image_shape),
-            ("label", "u1"),
+            ("label", "u1" if classes <= _SMALL_LABELS else "<u2"),
             ("origin", "u1"),
             ("source", f"S{source_bytes}"),
         ]
@@ -232,8 +268,8 @@ def open_shard(path: Path, info: ShardInfo, index: Index) -> npt.NDArray[np.void
     """Map a shard into memory, read-only: records (info.rows,) of `row_dtype`.
 
     The file closes when the last reference to the array and its views is gone.
-    Every label and origin is looked at, which also brings the pages in: the
-    reader that follows does not wait for the disk.
+    Every label and origin is checked. This also reads all pages into memory, so
+    that the reader that follows does not wait for the disk.
 
     Raises:
         UserError: the file is not a shard, or not the one that the index describes.
@@ -247,10 +283,10 @@ def open_shard(path: Path, info: ShardInfo, index: Index) -> npt.NDArray[np.void
 
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    # The header is compared with the one that we would write, not parsed: NumPy's parser meets
-    # damaged ones with half a dozen kinds of exceptions. Its padding may change with NumPy.
+    # The header is compared with the one that we would write instead of parsed: NumPy's parser
+    # raises many kinds of exceptions on damaged headers. The padding may change with NumPy.
     source = _SOURCE.search(head)
-    dtype = row_dtype(int(source[1]) if source else 1, index.image_shape)
+    dtype = row_dtype(int(source[1]) if source else 1, index.image_shape, len(index.classes))
     expected = _header(info.rows, dtype)
     begin = 10 + int.from_bytes(head[8:10], "little")
     if head[:8] != expected[:8] or head[10:begin].split() != expected[10:].split():

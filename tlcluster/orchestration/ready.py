@@ -2,11 +2,12 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlcluster.cinic10 import CLASSES, IMAGE_SHAPE, SPLITS
+from tlcluster.backbones import BACKBONES
+from tlcluster.cinic10 import SPLITS
 from tlcluster.dataset.sample import fill_with_sample
 from tlcluster.dataset.shards import Index, check_complete, read_index
 from tlcluster.errors import UserError
@@ -54,7 +55,7 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     refuse_to_lose(settings.output)
     experiments = chosen_experiments(settings)
     store = stack.enter_context(opened_store(settings))
-    index, index_sha256 = checked_index(store)
+    index, index_sha256 = checked_index(store, experiments)
     weights, weights_file = find_weights(settings.weights, store, download=not settings.dry_run)
     address = given_address(settings.address)
     if settings.dry_run and address is None:
@@ -125,20 +126,34 @@ def opened_store(settings: RunSettings) -> Iterator[Store]:
         yield store
 
 
-def checked_index(store: Store) -> tuple[Index, str]:
-    """The index of a store that holds all of it, in the shape of CINIC-10, and its sha256."""
+def checked_index(store: Store, experiments: Iterable[Experiment]) -> tuple[Index, str]:
+    """The index of a store that the experiments can be trained on, and its sha256.
+
+    Raises:
+        UserError: the store has no index, lacks a split or shard, or its images are not for
+            the bases of the experiments.
+    """
     index, sha256 = read_index(store)
-    if index.classes != CLASSES:
-        raise UserError(
-            f"{store.url}: its classes are {', '.join(index.classes)}; the experiments are "
-            f"about {', '.join(CLASSES)}: ingest CINIC-10 into another store"
-        )
-    if index.image_shape != IMAGE_SHAPE:
-        raise UserError(
-            f"{store.url}: its images have the shape {index.image_shape}; the experiments are "
-            f"about images of {IMAGE_SHAPE}: ingest CINIC-10 into another store"
-        )
     for split in SPLITS:
         index.shards(split)
+    if len(index.classes) < 2:
+        raise UserError(
+            f"{store.url}: its only class is {index.classes[0]}; ingest a data set of at least 2 "
+            "classes into another place"
+        )
+    height, width, channels = index.image_shape
+    if channels != 3:
+        raise UserError(
+            f"{store.url}: its images have {channels} channels, and the bases take 3 (RGB); ingest "
+            "the images again with this version into another place"
+        )
+    for base in dict.fromkeys(experiment.base for experiment in experiments):
+        side = BACKBONES[base].smallest_side
+        if min(height, width) < side:
+            raise UserError(
+                f"{store.url}: its images are {width}×{height}, and the base {base} takes {side} "
+                f"pixels a side and more; ingest them again with --image-size {side} into another "
+                "place, or choose experiments with another base"
+            )
     check_complete(store, index)
     return index, sha256
