@@ -9,54 +9,13 @@ from typing import Any
 import jinja2
 
 from tlcluster.experiments import EXPERIMENTS, RECIPE, STUDY, Experiment, StudyResult
-from tlcluster.report import figures
-from tlcluster.report.figures import Figure, Line, Scored, Style
+from tlcluster.report.figures.canvas import Figure
+from tlcluster.report.figures.curves import time_unit
+from tlcluster.report.figures.style import COLOURS, Style, styles
 from tlcluster.report.metrics import SIGNIFICANT
 from tlcluster.report.runs import ExperimentRun, Run
 
 STUDY_BY_NAME: Mapping[str, StudyResult] = {result.name: result for result in STUDY}
-
-
-def draw_figures(run: Run) -> dict[str, Figure]:
-    """Every figure for which the run has records, by its name."""
-    styles = figures.styles(run.manifest.experiments)
-    lines = [
-        Line(experiment.name, styles[experiment.name], experiment.epochs, experiment.best_so_far)
-        for experiment in run.experiments
-        if experiment.epochs
-    ]
-    scored = [
-        Scored(experiment.name, styles[experiment.name], experiment.metrics)
-        for experiment in run.experiments
-        if experiment.metrics
-    ]
-    drawn: list[Figure] = []
-    if lines:
-        drawn += [
-            figures.validation_curves(lines, "accuracy"),
-            figures.validation_curves(lines, "loss"),
-            figures.accuracy_over_time(lines),
-            figures.speed(lines),
-            *(figures.training_curves(line, lines) for line in lines),
-        ]
-    if scored:
-        drawn += [
-            figures.per_class(scored, "precision"),
-            figures.per_class(scored, "recall"),
-            figures.per_class(scored, "f1"),
-            *(figures.confusion(one) for one in scored),
-        ]
-    drawn += [
-        figures.architecture(
-            experiment.name,
-            styles[experiment.name],
-            experiment.config.layers,
-            experiment.config.trainable_params,
-        )
-        for experiment in run.experiments
-        if experiment.config
-    ]
-    return {figure.name: figure for figure in drawn}
 
 
 def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
@@ -73,7 +32,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         percent=percent, points=points, number=number, p_value=p_value, duration=duration,
         gib=gib, moment=moment, listing=listing, plain=plain,
     )  # fmt: skip
-    unit, seconds = figures.time_unit(
+    unit, seconds = time_unit(
         max((experiment.result.wall_seconds for experiment in run.experiments), default=0)
     )
     scored = [experiment for experiment in run.experiments if experiment.metrics]
@@ -86,8 +45,8 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         scored=scored,
         best=best,
         figures={name: figure.inline for name, figure in drawn.items()},
-        styles=figures.styles(run.manifest.experiments),
-        colours=figures.COLOURS,
+        styles=styles(run.manifest.experiments),
+        colours=COLOURS,
         study=STUDY_BY_NAME,
         differences=differences(run),
         verdict=verdict(run),

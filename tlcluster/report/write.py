@@ -1,7 +1,8 @@
 """Records → the report: `index.html`, `summary.csv`, `results.json` and the figures."""
 
 from tlcluster import records
-from tlcluster.report.page import draw_figures, render_page
+from tlcluster.report.figures.draw import draw_figures
+from tlcluster.report.page import render_page
 from tlcluster.report.runs import read_run
 from tlcluster.report.tables import results_json, summary_csv
 from tlcluster.storage.protocol import Store
