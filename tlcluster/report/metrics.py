@@ -43,7 +43,7 @@ class Interval(NamedTuple):
 
 
 class ClassMetrics(NamedTuple):
-    """One class against all others. 0 where nothing was to be divided by."""
+    """One class against all others. A ratio is 0 if its denominator is 0."""
 
     name: str
     precision: float
@@ -63,7 +63,7 @@ class OriginMetrics(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """All that is said about one experiment on the test split."""
+    """The metrics of one experiment on the test split."""
 
     images: int
     loss: float
@@ -75,7 +75,8 @@ class Metrics(NamedTuple):
     f1_macro: float
     per_class: tuple[ClassMetrics, ...]
     per_origin: tuple[OriginMetrics, ...]
-    """In the order of `cinic10.ORIGINS`; only origins that occur."""
+    """In the order of `cinic10.ORIGINS`; only origins that occur, and none unless the data set is
+    CINIC-10."""
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
 
@@ -98,8 +99,8 @@ class Comparison(NamedTuple):
     """`p_value` adjusted for all the comparisons that were made together."""
 
 
-def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
-    """The metrics of at least one prediction.
+def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool = True) -> Metrics:
+    """The metrics of at least one prediction, per origin only if `origins` is true.
 
     The predicted class is the most probable one, the first of equals. Macro
     averages are plain means over all `classes`.
@@ -111,7 +112,7 @@ def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
     precision, recall, f1, support = precision_recall_fscore_support(
         label, predicted, labels=every, zero_division=0
     )
-    origins = np.array([origin_of(source) for source in predictions.source])
+    origin = np.array([origin_of(source) if origins else "" for source in predictions.source])
     return Metrics(
         images=len(label),
         loss=cross_entropy(predictions),
@@ -132,7 +133,7 @@ def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
                 len(right[here]),
             )
             for name in ORIGINS
-            if (here := origins == name).any()
+            if (here := origin == name).any()
         ),
         confusion=tuple(
             tuple(int(count) for count in row)

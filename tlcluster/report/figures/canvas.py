@@ -8,6 +8,7 @@ Lengths are CSS pixels at the size a figure is designed for; the page scales it.
 """
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,9 +21,11 @@ from matplotlib.patches import Rectangle
 
 from tlcluster.records import EpochRecord
 from tlcluster.report.figures.style import COLOURS, PAPER, Style
+from tlcluster.report.formats import columns, shorten
 from tlcluster.report.metrics import Metrics
 
 _PNG_SCALE = 2.5
+_LEGEND_ROW = 13.5
 _POINTS = 72
 """Matplotlib writes an inch as 72 units of SVG; so a point here is a pixel of the design."""
 
@@ -60,12 +63,6 @@ class Figure(NamedTuple):
     """The SVG for the page; all its text is escaped."""
 
 
-def shorten(text: str, width: int) -> str:
-    """At most `width` printable characters, so that a name cannot break a layout."""
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def new_canvas(width: float, height: float) -> Canvas:
     return Canvas(figsize=(width / _POINTS, height / _POINTS), dpi=_POINTS, facecolor=PAPER.light)
 
@@ -85,7 +82,7 @@ def panel(canvas: Canvas, *, left: float, top: float, width: float, height: floa
 
 
 def heading(canvas: Canvas, text: str, style: Style | None = None) -> None:
-    """Bold, at the top left; with a square in the experiment's colour where it is about one."""
+    """Bold, at the top left; with a square in the experiment's colour if it is about one."""
     width, height = canvas.bbox.width, canvas.bbox.height
     if style is not None:
         canvas.add_artist(
@@ -97,8 +94,27 @@ def heading(canvas: Canvas, text: str, style: Style | None = None) -> None:
     canvas.text((15 if style else 1) / width, 1 - 15 / height, text, fontsize=10, fontweight="bold")
 
 
+class LegendSize(NamedTuple):
+    """How the entries of a legend are arranged."""
+
+    columns: int
+    height: float
+    """Beyond the two rows for which every figure has room."""
+
+
+def legend_size(series: Sequence[Line] | Sequence[Scored], width: float) -> LegendSize:
+    """All entries in one row if they fit into `width`, else in two columns or more."""
+    handle = 36 if isinstance(series[0], Line) else 24
+    needed = [text_width(shorten(one.name, 16), 9) + handle for one in series]
+    if sum(needed) < width:
+        return LegendSize(len(series), 0)
+    fitting = max(2, int(width / max(needed)))
+    rows = math.ceil(len(series) / fitting)
+    return LegendSize(math.ceil(len(series) / rows), max(0, rows - 2) * _LEGEND_ROW)
+
+
 def legend(canvas: Canvas, series: Sequence[Line] | Sequence[Scored], top: float) -> None:
-    """One entry an experiment, in a row where they fit, else in two columns."""
+    """One entry for each experiment; see `legend_size`."""
     handles, labels = [], []
     for one in series:
         dashes = [float(length) for length in one.style.dashes.split()]
@@ -111,14 +127,18 @@ def legend(canvas: Canvas, series: Sequence[Line] | Sequence[Scored], top: float
             )
         )  # fmt: skip
         labels.append(shorten(one.name, 16))
-    needed = sum(5.8 * len(label) + (36 if isinstance(series[0], Line) else 24) for label in labels)
-    ncols = len(series) if needed < canvas.bbox.width else 2
     canvas.legend(
-        handles, labels, loc="upper left", ncols=ncols, borderpad=0, borderaxespad=0,
+        handles, labels, loc="upper left", ncols=legend_size(series, canvas.bbox.width).columns,
+        borderpad=0, borderaxespad=0,
         bbox_to_anchor=(1 / canvas.bbox.width, 1 - top / canvas.bbox.height),
         handlelength=2.4 if isinstance(series[0], Line) else 0.9,
         handletextpad=0.5, columnspacing=1.1, labelspacing=0.25, fontsize=9,
     )  # fmt: skip
+
+
+def text_width(text: str, size: float) -> float:
+    """About how many pixels wide a text is, in a font of this size; rather more."""
+    return 0.645 * size * columns(text)
 
 
 _SVG = "http://www.w3.org/2000/svg"

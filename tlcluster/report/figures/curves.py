@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
@@ -17,15 +16,19 @@ from tlcluster.report.figures.canvas import (
     Line,
     heading,
     legend,
+    legend_size,
     new_canvas,
     panel,
     render,
-    shorten,
 )
-from tlcluster.report.figures.style import MUTED, PAPER, RC
+from tlcluster.report.figures.style import MUTED, PAPER, own_look
+from tlcluster.report.formats import shorten, time_unit
+
+_LARGEST = 1e30
+"""Of a value in a curve."""
 
 
-@matplotlib.rc_context(RC)
+@own_look()
 def validation_curves(lines: Sequence[Line], quantity: Literal["accuracy", "loss"]) -> Figure:
     """Validation accuracy or loss of all experiments by epoch; a mark shows the best one."""
     canvas, axes = _wide(lines)
@@ -46,7 +49,7 @@ def validation_curves(lines: Sequence[Line], quantity: Literal["accuracy", "loss
     )
 
 
-@matplotlib.rc_context(RC)
+@own_look()
 def accuracy_over_time(lines: Sequence[Line]) -> Figure:
     """Validation accuracy of all experiments over the time spent on their epochs."""
     canvas, axes = _wide(lines)
@@ -71,7 +74,7 @@ def accuracy_over_time(lines: Sequence[Line]) -> Figure:
     )
 
 
-@matplotlib.rc_context(RC)
+@own_look()
 def speed(lines: Sequence[Line]) -> Figure:
     """Training images a second of all experiments over the epochs, on a logarithmic axis."""
     canvas, axes = _wide(lines)
@@ -103,12 +106,13 @@ def _counted(value: float) -> str:
 
 def _wide(lines: Sequence[Line]) -> tuple[Canvas, Axes]:
     """A figure with all experiments, its legend, and the panel to draw in."""
-    canvas = new_canvas(400, 252)
+    extra = legend_size(lines, 400).height
+    canvas = new_canvas(400, 252 + extra)
     legend(canvas, lines, top=22)
-    return canvas, panel(canvas, left=30, top=48, width=362, height=172)
+    return canvas, panel(canvas, left=30, top=48 + extra, width=362, height=172)
 
 
-@matplotlib.rc_context(RC)
+@own_look()
 def training_curves(line: Line, beside: Sequence[Line]) -> Figure:
     """Accuracy over loss, training and validation, of one experiment.
 
@@ -169,18 +173,12 @@ def training_curves(line: Line, beside: Sequence[Line]) -> Figure:
     )
 
 
-def time_unit(longest: float) -> tuple[str, float]:
-    """The unit in which to show times up to `longest` seconds, and its seconds."""
-    if longest < 120:
-        return "s", 1.0
-    return ("min", 60.0) if longest < 2 * 3600 else ("h", 3600.0)
-
-
 def _values(line: Line, field: str) -> list[float]:
-    """Of every epoch; accuracies in per cent; what is not finite becomes a gap."""
+    """Of every epoch; accuracies in per cent. NaN, which leaves a gap, if it cannot be drawn."""
     factor = 100 if field.endswith("accuracy") else 1
     values = [factor * getattr(record, field) for record in line.epochs]
-    return [value if math.isfinite(value) else math.nan for value in values]
+    # False for NaN. The losses are float32; Matplotlib cannot scale an axis to 1e308.
+    return [value if abs(value) < _LARGEST else math.nan for value in values]
 
 
 def _said(values: Sequence[float], line: Line, quantity: str) -> str:

@@ -1,5 +1,6 @@
 """A run → every figure of its report."""
 
+from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.figures import curves
 from tlcluster.report.figures.architecture import architecture
 from tlcluster.report.figures.canvas import Figure, Line, Scored
@@ -36,8 +37,9 @@ def draw_figures(run: Run) -> dict[str, Figure]:
             per_class(scored, "precision"),
             per_class(scored, "recall"),
             per_class(scored, "f1"),
-            *(confusion(one) for one in scored),
         ]
+        if len(run.manifest.dataset.classes) <= MANY_CLASSES:
+            drawn += [confusion(one) for one in scored]
     drawn += [
         architecture(
             experiment.name,

@@ -1,7 +1,11 @@
 """How the report looks: colours of both schemes, dashes, markers, and Matplotlib's settings."""
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+import matplotlib
 
 from tlcluster.experiments import EXPERIMENTS
 
@@ -49,7 +53,7 @@ class Style(NamedTuple):
 
 
 # Any, since Matplotlib types the keys from 3.11 on only.
-RC: dict[Any, Any] = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK.light,
@@ -80,6 +84,22 @@ RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tlcluster",
 }
+
+
+@contextlib.contextmanager
+def own_look() -> Iterator[None]:
+    """Matplotlib draws in the look of the report, whatever settings the user has for it.
+
+    Use it as a decorator. A figure that is drawn inside makes no warnings.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # PNG files show a box for a character that the font lacks. In the page the browser
+        # finds another font.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
