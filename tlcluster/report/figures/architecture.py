@@ -241,9 +241,12 @@ def _slab(axes: Axes, part: Part, row: _Row, top: float, widest: int, style: Sty
     text = top + row.top + row.height / 2 + 3
     strong = INK.light if part.params else MUTED.light
     if part.layers > 1:
+        # The name of a block is longer: its shape stands below it.
+        axes.text(92, text + 5, f"{part.layers} layers", fontsize=8.2, color=MUTED.light)
         text -= 6
-        axes.text(92, text + 11, f"{part.layers} layers", fontsize=8.2, color=MUTED.light)
-    axes.text(92, text, shorten(part.name, 12), fontsize=9.3, color=strong)
-    axes.text(203, text, shorten(_shape(part), 12), fontsize=9.3, color=MUTED.light, ha="right")
+    name, below = shorten(part.name, 20 if part.layers > 1 else 12), 11 if part.layers > 1 else 0
+    axes.text(92, text, name, fontsize=9.3, color=strong)
+    shape = shorten(_shape(part), 12)
+    axes.text(203, text + below, shape, fontsize=9.3, color=MUTED.light, ha="right")
     if part.params:
         axes.text(279, text, f"{part.params:,}", fontsize=9.3, color=strong, ha="right")
