@@ -334,7 +334,7 @@ def test_an_experiment_without_title_and_summary_is_named_once(tmp_path: Path) -
     ("run", "said"),
     [
         ("mixed", "Interrupted. The run was stopped before every experiment had finished"),
-        ("empty", "Still running. What follows was recorded so far."),
+        ("empty", "Still running. This page shows what has been recorded so far."),
         ("empty", "No experiment has been tested yet."),
         ("mixed", "rank 1 on gpu02 ran out of memory: tried to allocate 2.0 GiB"),
         ("mixed", "not tested; 34.4 % validation accuracy after epoch 1"),
