@@ -24,10 +24,20 @@ from tlcluster.report.write import write_report
 from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.protocol import Store
 
+
+def write_many(store: Store) -> None:
+    """40 classes of another data set, with long names in several scripts; a recipe file."""
+    names = ("小熊貓" * 20, "أرنب بري", "हाथी", "x" * 200, "a b", *(f"n{n:08}" for n in range(35)))
+    dataset = fake_run.manifest().dataset.model_dump()
+    dataset |= {"name": "動物", "classes": names, "splits": {"train": 400, "test": 400}}
+    fake_run.write_run(store, fake_run.manifest(dataset=dataset, recipe="# " + "x" * 500))
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "whole": lambda store: fake_run.write_run(store, fake_run.manifest()),
     "mixed": fake_run.write_mixed_run,
     "hostile": fake_run.write_hostile_run,
+    "many": write_many,
     "empty": lambda store: fake_run.write_run(
         store, fake_run.manifest(status="running", finished=None), finished=[]
     ),

@@ -64,8 +64,9 @@ def confusion(one: Scored) -> Figure:
                 )
             )  # fmt: skip
             if share >= 0.005:
+                shown = f"{max(100 * share, 1):.0f}"
                 axes.text(
-                    column + 0.5, row + 0.52, f"{max(100 * share, 1):.0f}", ha="center", va="center",
+                    column + 0.5, row + 0.52, shown, ha="center", va="center",
                     color=PAPER.light if share > 0.65 else INK.light,
                     fontsize=9.5 if cell >= 28 else 8,
                 )  # fmt: skip
