@@ -236,7 +236,7 @@ def test_the_command_reads_and_writes_a_run_in_s3(
         (["--run", "{folder}/damagd"], "did you mean damaged?; runs in {folder}: damaged"),
         (["--run", "{folder}/damaged/manifest.json"], "is a file"),
         (["--run", "{folder}/" + "x" * 100_000], "/xxx"),
-        (["--run", "{folder}/\0"], "null"),
+        (["--run", "{folder}/\0"], "no such directory"),
         (["--run", "s3:x"], "two slashes"),
         (["--run", "{folder}/damaged"], "{folder}/damaged/manifest.json: damaged record"),
         (["--run", "gopher://x"], "gopher://…: no such kind of store"),
