@@ -14,10 +14,10 @@ ABOUT = (
 def main(argv: Sequence[str]) -> int:
     settings = parse(ReportSettings, "jobs/report.py", ABOUT, argv)
     # Matplotlib and scikit-learn take seconds to import; --help and wrong flags need neither.
+    from tlcluster.report.runs import open_run
     from tlcluster.report.write import write_report
-    from tlcluster.storage.open import open_store
 
-    store = open_store(settings.run)
+    store = open_run(settings.run)
     index = write_report(store)
     print(f"{store.url}/{index}")
     return OK

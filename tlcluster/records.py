@@ -38,7 +38,7 @@ class Record(BaseModel):
 
 
 class LayerRecord(Record):
-    """One layer of a model, in order from input to output, VGG16's own layers included."""
+    """One layer of a model, in order from input to output, the base's own layers included."""
 
     name: str
     kind: str
@@ -48,7 +48,9 @@ class LayerRecord(Record):
     params: int
     trainable: bool
     in_base: bool
-    """True for VGG16's layers, False for the input, the preprocessing and the head."""
+    """True for the base's layers, False for the input, the preprocessing and the head."""
+    block: str = ""
+    """The block of the base that the layer is in, for example `block1`; "" if in none."""
 
 
 class ExperimentConfig(Record):
@@ -170,3 +172,5 @@ class RunManifest(Record):
     dataset: DatasetRecord
     settings: dict[str, str | int | float | bool | None]
     """The settings that decide the results; a rerun under this name must have the same."""
+    recipe: str | None = None
+    """Content of the recipe file; None for a built-in profile."""

@@ -1,7 +1,9 @@
 """The page: its sentences and numbers, and what a browser makes of it."""
 
 import base64
+import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -15,16 +17,27 @@ import pytest
 from PIL import Image
 from selenium import webdriver
 
-from tlcluster.report import page
+from tlcluster.experiments import EXPERIMENTS
+from tlcluster.report import columns, formats, sentences, tables
 from tlcluster.report.runs import read_run
 from tlcluster.report.write import write_report
 from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.protocol import Store
 
+
+def write_many(store: Store) -> None:
+    """40 classes of another data set, with long names in several scripts; a recipe file."""
+    names = ("小熊貓" * 20, "أرنب بري", "हाथी", "x" * 200, "a b", *(f"n{n:08}" for n in range(35)))
+    dataset = fake_run.manifest().dataset.model_dump()
+    dataset |= {"name": "動物", "classes": names, "splits": {"train": 400, "test": 400}}
+    fake_run.write_run(store, fake_run.manifest(dataset=dataset, recipe="# " + "x" * 500))
+
+
 RUNS: dict[str, Callable[[Store], None]] = {
     "whole": lambda store: fake_run.write_run(store, fake_run.manifest()),
     "mixed": fake_run.write_mixed_run,
     "hostile": fake_run.write_hostile_run,
+    "many": write_many,
     "empty": lambda store: fake_run.write_run(
         store, fake_run.manifest(status="running", finished=None), finished=[]
     ),
@@ -49,7 +62,7 @@ def differences(folder: Path, **changes: Any) -> list[str]:
     dataset["splits"] = {"train": 90_000, "valid": 90_000, "test": 90_000}
     manifest = fake_run.manifest(**{"dataset": dataset, **changes})
     store.put("manifest.json", manifest.model_dump_json().encode())
-    return page.differences(read_run(store))
+    return sentences.differences(read_run(store))
 
 
 # Sentences
@@ -90,9 +103,94 @@ def test_a_changed_recipe_is_named_field_by_field(tmp_path: Path) -> None:
     )
 
 
+def test_every_field_of_the_recipe_is_compared_with_the_study(tmp_path: Path) -> None:
+    fake_run.write_config(DirectoryStore(tmp_path), "frozen", weight_decay=1e-4)
+    (said,) = differences(tmp_path)
+    assert "weight decay 0.0001 instead of 0 (frozen)" in said
+
+
+def test_a_field_that_is_new_in_the_recipe_is_compared_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentences, "RECIPE", {**sentences.RECIPE, "summary": "a new field"})
+    fake_run.write_config(DirectoryStore(tmp_path), "frozen", summary="changed")
+    (said,) = differences(tmp_path)
+    assert "a new field changed instead of frozen base (frozen)" in said
+
+
+@pytest.mark.parametrize(
+    ("dataset", "base"), [("flowers", "vgg16"), ("cinic-10", "resnet50"), ("CINIC-10", "vgg16")]
+)
+def test_nothing_is_compared_with_the_study_unless_data_and_base_are_the_studys(
+    dataset: str, base: str, tmp_path: Path
+) -> None:
+    store = DirectoryStore(tmp_path)
+    of = fake_run.manifest().dataset.model_copy(update={"name": dataset})
+    manifest = fake_run.manifest(dataset=of, experiments=("frozen",), seed=7, profile="quick")
+    fake_run.write_run(store, manifest, finished=["frozen"])
+    fake_run.write_config(store, "frozen", base=base)
+    text = Reader((tmp_path / write_report(store)).read_text()).text
+    assert re.findall(r"[Ss]tudy", text) == []
+    results = json.loads(store.get("report/results.json"))
+    assert "frozen" not in [one["name"] for one in results["study"]]
+    assert (results["study"] == []) == (dataset != "cinic-10")
+    assert (results["experiments"][0]["test"]["per_origin"] == {}) == (dataset != "cinic-10")
+    assert ("origins" in text) == (dataset == "cinic-10")
+    row = next(csv.DictReader(io.StringIO(store.get("report/summary.csv").decode())))
+    assert row["study_accuracy"] == row["study_loss"] == ""
+
+
+def test_an_experiment_that_has_not_started_has_the_base_of_its_settings(tmp_path: Path) -> None:
+    settings = {"frozen.base": "resnet50"}
+    manifest = fake_run.manifest(experiments=("frozen",), settings=settings, seed=7)
+    fake_run.write_run(DirectoryStore(tmp_path), manifest, finished=[])
+    run = read_run(DirectoryStore(tmp_path))
+    assert sentences.differences(run) == []
+    assert sentences.subject(run) == "ResNet50 transfer learning on CINIC-10"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "bases", "title"),
+    [
+        ("cinic-10", ["vgg16", "vgg16"], "VGG16 transfer learning on CINIC-10"),
+        (
+            "flowers",
+            ["vgg16", "mobilenet_v2"],
+            "VGG16 and MobileNetV2 transfer learning on flowers",
+        ),
+        ("花", ["vgg16", "vgg19", "resnet50"], "Transfer learning on 花"),
+        ("", [], "Transfer learning"),
+    ],
+)
+def test_the_title_says_what_was_trained_on_what(
+    dataset: str, bases: list[str], title: str, tmp_path: Path
+) -> None:
+    names = list(EXPERIMENTS)[: len(bases)]
+    of = fake_run.manifest().dataset.model_copy(update={"name": dataset})
+    store = DirectoryStore(tmp_path)
+    fake_run.write_run(store, fake_run.manifest(experiments=names, dataset=of), finished=[])
+    for name, base in zip(names, bases, strict=True):
+        fake_run.write_config(store, name, base=base)
+    assert sentences.subject(read_run(store)) == title
+
+
+def test_the_verdict_on_many_experiments_is_about_the_best_one(
+    pages: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentences, "MANY_EXPERIMENTS", 3)
+    run = read_run(DirectoryStore(pages["whole"].parent.parent))
+    assert sentences.verdict(run) == "At the 5 % level, finetuned is better than all 3 others."
+    last = run.comparisons[-1]
+    level = run._replace(comparisons=(*run.comparisons[:-1], last._replace(p_holm=1.0)))
+    assert sentences.verdict(level) == (
+        "At the 5 % level, finetuned is better than frozen and augmented. The difference to the "
+        "other one may be chance."
+    )
+
+
 def test_the_verdict_says_who_is_better_and_what_may_be_chance(pages: dict[str, Path]) -> None:
     run = read_run(DirectoryStore(pages["whole"].parent.parent))
-    assert page.verdict(run) == (
+    assert sentences.verdict(run) == (
         "At the 5 % level, finetuned is better than frozen, augmented and regularized; "
         "regularized is better than frozen and augmented. "
         "The difference between frozen and augmented may be chance."
@@ -100,7 +198,7 @@ def test_the_verdict_says_who_is_better_and_what_may_be_chance(pages: dict[str, 
 
 
 def test_where_nothing_was_compared_there_is_no_verdict(pages: dict[str, Path]) -> None:
-    assert page.verdict(read_run(DirectoryStore(pages["mixed"].parent.parent))) == ""
+    assert sentences.verdict(read_run(DirectoryStore(pages["mixed"].parent.parent))) == ""
 
 
 # Numbers
@@ -109,32 +207,55 @@ def test_where_nothing_was_compared_there_is_no_verdict(pages: dict[str, Path]) 
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (page.percent(0.75284, 2), "75.28"),
-        (page.points(0.0123, 1), "+1.2"),
-        (page.points(-0.0123, 2), "-1.23"),
-        (page.points(-0.0001, 1), "0.0"),
-        (page.number(14_982_474), "14,982,474"),
-        (page.number(1.5239, 3), "1.524"),
-        (page.number(None), ""),
-        (page.number(float("nan"), 3), ""),
-        (page.p_value(0.0009), "< 0.001"),
-        (page.p_value(0.0314), "0.031"),
-        (page.duration(59.4), "59 s"),
-        (page.duration(61), "1 min 01 s"),
-        (page.duration(3600 + 125), "1 h 02 min"),
-        (page.gib(512 * 2**30), "512"),
-        (page.moment("2026-04-12T07:15:59Z"), "2026-04-12 07:15 UTC"),
-        (page.moment("yesterday"), "yesterday"),
-        (page.listing([]), ""),
-        (page.listing(["a"]), "a"),
-        (page.listing("abc"), "a, b and c"),
-        (page.plain(True), "yes"),
-        (page.plain(0.0001), "0.0001"),
-        (page.plain("raw"), "raw"),
+        (formats.percent(0.75284, 2), "75.28"),
+        (formats.points(0.0123, 1), "+1.2"),
+        (formats.points(-0.0123, 2), "-1.23"),
+        (formats.points(-0.0001, 1), "0.0"),
+        (formats.number(14_982_474), "14,982,474"),
+        (formats.number(1.5239, 3), "1.524"),
+        (formats.number(None), ""),
+        (formats.number(float("nan"), 3), ""),
+        (formats.p_value(0.0009), "< 0.001"),
+        (formats.p_value(0.0314), "0.031"),
+        (formats.duration(59.4), "59 s"),
+        (formats.duration(61), "1 min 01 s"),
+        (formats.duration(3600 + 125), "1 h 02 min"),
+        (formats.gib(512 * 2**30), "512"),
+        (formats.moment("2026-04-12T07:15:59Z"), "2026-04-12 07:15 UTC"),
+        (formats.moment("yesterday"), "yesterday"),
+        (formats.listing([]), ""),
+        (formats.listing(["a"]), "a"),
+        (formats.listing("abc"), "a, b and c"),
+        (formats.plain(True), "yes"),
+        (formats.plain(0.0001), "0.0001"),
+        (formats.plain("raw"), "raw"),
     ],
 )
 def test_numbers_are_shown_with_sensible_digits(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+# The results table
+
+
+def test_a_column_is_one_value_and_stands_in_the_page_and_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = columns.Column(
+        "startup_hours",
+        lambda row: row.experiment.result.startup_seconds and 31.5 / 3600,
+        "Start-up, h",
+        lambda value, _: f"{value:.4f}",
+    )
+    for module in (columns, tables):
+        monkeypatch.setattr(module, "COLUMNS", (*columns.COLUMNS, column))
+    store = DirectoryStore(tmp_path)
+    fake_run.write_run(store, fake_run.manifest(experiments=("frozen",)))
+    text = (tmp_path / write_report(store)).read_text()
+    assert "Start-up, h</th>" in text
+    assert "<td>0.0088</td>" in text
+    (row,) = csv.DictReader(io.StringIO(store.get("report/summary.csv").decode()))
+    assert float(row["startup_hours"]) == 31.5 / 3600
 
 
 # The file
@@ -197,11 +318,33 @@ def test_the_first_line_says_that_weights_were_random(pages: dict[str, Path]) ->
     assert "Random weights" not in pages["whole"].read_text()
 
 
+def test_the_recipe_file_is_printed_as_it_is(tmp_path: Path) -> None:
+    recipe = '[every]\nepochs = 3  # <b>"three"</b> & more\n'
+    store = DirectoryStore(tmp_path)
+    fake_run.write_run(store, fake_run.manifest(recipe=recipe), finished=[])
+    text = (tmp_path / write_report(store)).read_text()
+    assert recipe in Reader(text).text
+    assert "<b>&#34;three" not in text
+    assert "The recipe file" in text
+
+
+def test_without_a_recipe_file_none_is_mentioned(pages: dict[str, Path]) -> None:
+    assert "The recipe file" not in pages["whole"].read_text()
+
+
+def test_an_experiment_without_title_and_summary_is_named_once(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    fake_run.write_run(store, fake_run.manifest(experiments=("frozen",)))
+    fake_run.write_config(store, "frozen", title="", summary="")
+    text = " ".join(Reader((tmp_path / write_report(store)).read_text()).text.split())
+    assert "One experiment has been tested, frozen: it classifies" in text
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
         ("mixed", "Interrupted. The run was stopped before every experiment had finished"),
-        ("empty", "Still running. What follows was recorded so far."),
+        ("empty", "Still running. This page shows what has been recorded so far."),
         ("empty", "No experiment has been tested yet."),
         ("mixed", "rank 1 on gpu02 ran out of memory: tried to allocate 2.0 GiB"),
         ("mixed", "not tested; 34.4 % validation accuracy after epoch 1"),

@@ -12,6 +12,7 @@ import pytest
 
 from jobs.report import main
 from tlcluster.cli import command
+from tlcluster.errors import StoreUnavailable
 from tlcluster.records import EpochRecord, ExperimentResult
 from tlcluster.report.runs import read_run
 from tlcluster.report.tables import results_json, summary_csv
@@ -231,6 +232,13 @@ def test_the_command_reads_and_writes_a_run_in_s3(
         ([], "the following arguments are required: --run; see jobs/report.py --help"),
         (["--run", "{folder}/missing"], "{folder}/missing: no such directory"),
         (["--run", "{folder}"], "{folder}: no run here, manifest.json is missing; give the folder"),
+        (["--run", "{folder}"], "; runs in {folder}: damaged"),
+        (["--run", "{folder}/damagd"], "{folder}/damagd: no such directory; give the folder of"),
+        (["--run", "{folder}/damagd"], "did you mean damaged?; runs in {folder}: damaged"),
+        (["--run", "{folder}/damaged/manifest.json"], "is a file"),
+        (["--run", "{folder}/" + "x" * 100_000], "/xxx"),
+        (["--run", "{folder}/\0"], "no such directory"),
+        (["--run", "s3:x"], "two slashes"),
         (["--run", "{folder}/damaged"], "{folder}/damaged/manifest.json: damaged record"),
         (["--run", "gopher://x"], "gopher://…: no such kind of store"),
         (["--jog", "x"], "see jobs/report.py --help"),
@@ -253,3 +261,14 @@ def test_what_cannot_be_reported_is_said_in_one_line_and_nothing_is_written(
     assert err.count("\n") == 1
     assert said.format(folder=tmp_path) in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_storage_that_is_away_for_now_is_said_in_one_line_with_status_1(
+    tiny: DirectoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: object) -> bytes:
+        raise StoreUnavailable(f"{tiny.url}: stale file handle")
+
+    monkeypatch.setattr(DirectoryStore, "get", away)
+    assert ended(["--run", tiny.url], monkeypatch) == 1
+    assert capsys.readouterr() == ("", f"error: {tiny.url}: stale file handle\n")

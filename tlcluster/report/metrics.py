@@ -25,7 +25,7 @@ _EPSILON = 1e-7
 
 
 class Predictions(NamedTuple):
-    """What an experiment said of every test image, in index order."""
+    """The predictions of an experiment for every test image, in index order."""
 
     source: npt.NDArray[np.str_]
     """(n,) names of the images."""
@@ -43,7 +43,7 @@ class Interval(NamedTuple):
 
 
 class ClassMetrics(NamedTuple):
-    """One class against all others. 0 where nothing was to be divided by."""
+    """One class against all others. A ratio is 0 if its denominator is 0."""
 
     name: str
     precision: float
@@ -54,7 +54,7 @@ class ClassMetrics(NamedTuple):
 
 
 class OriginMetrics(NamedTuple):
-    """The test images that were taken from one place."""
+    """The test images of one origin."""
 
     name: str
     accuracy: float
@@ -63,7 +63,7 @@ class OriginMetrics(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """All that is said about one experiment on the test split."""
+    """The metrics of one experiment on the test split."""
 
     images: int
     loss: float
@@ -75,7 +75,8 @@ class Metrics(NamedTuple):
     f1_macro: float
     per_class: tuple[ClassMetrics, ...]
     per_origin: tuple[OriginMetrics, ...]
-    """In the order of `cinic10.ORIGINS`; only origins that occur."""
+    """In the order of `cinic10.ORIGINS`; only origins that occur, and none unless the data set is
+    CINIC-10."""
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
 
@@ -98,8 +99,8 @@ class Comparison(NamedTuple):
     """`p_value` adjusted for all the comparisons that were made together."""
 
 
-def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
-    """The metrics of at least one prediction.
+def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool = True) -> Metrics:
+    """The metrics of at least one prediction, per origin only if `origins` is true.
 
     The predicted class is the most probable one, the first of equals. Macro
     averages are plain means over all `classes`.
@@ -111,7 +112,7 @@ def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
     precision, recall, f1, support = precision_recall_fscore_support(
         label, predicted, labels=every, zero_division=0
     )
-    origins = np.array([origin_of(source) for source in predictions.source])
+    origin = np.array([origin_of(source) if origins else "" for source in predictions.source])
     return Metrics(
         images=len(label),
         loss=cross_entropy(predictions),
@@ -132,7 +133,7 @@ def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
                 len(right[here]),
             )
             for name in ORIGINS
-            if (here := origins == name).any()
+            if (here := origin == name).any()
         ),
         confusion=tuple(
             tuple(int(count) for count in row)
@@ -161,9 +162,9 @@ def wilson(successes: int, trials: int) -> Interval:
 def mcnemar(only_a: int, only_b: int) -> tuple[Literal["exact", "chi-square"], float]:
     """McNemar's test that two classifiers are equally often right: which form of it, and p.
 
-    Only images count that one classifier got right and the other wrong. Few
-    of them: the exact two-sided binomial test. Else chi-square with one degree
-    of freedom and Edwards' continuity correction.
+    Only the images count that one classifier got right and the other wrong. If
+    there are few, this is the exact two-sided binomial test, else chi-square
+    with one degree of freedom and Edwards' continuity correction.
 
     Q. McNemar, Psychometrika 12 (1947) 153–157; A. L. Edwards, Psychometrika
     13 (1948) 185–187; for classifiers, T. G. Dietterich, Neural Computation 10
@@ -198,7 +199,7 @@ def paired_difference(both: int, only_a: int, only_b: int, neither: int) -> Inte
 
 
 def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:
-    """The phi coefficient, its numerator corrected for continuity where it is positive."""
+    """The phi coefficient. A positive numerator is corrected for continuity."""
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     if margins == 0:
         return 0.0
@@ -251,7 +252,7 @@ def compare(experiments: Mapping[str, Predictions]) -> tuple[Comparison, ...]:
 
 
 def _table(a_name: str, b_name: str, a: Predictions, b: Predictions) -> tuple[int, int, int, int]:
-    """Images that both got right, only `a`, only `b`, and neither."""
+    """Numbers of images that both got right, only `a`, only `b`, and neither."""
     if not (np.array_equal(a.source, b.source) and np.array_equal(a.label, b.label)):
         raise UserError(
             f"{a_name} and {b_name} were tested on different images and cannot be compared; "

@@ -1,62 +1,39 @@
-"""A run → the page that shows it: its figures, its sentences, and how numbers are written."""
+"""A run → the page that shows it."""
 
-import datetime
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
 
 import jinja2
 
-from tlcluster.experiments import EXPERIMENTS, RECIPE, STUDY, Experiment, StudyResult
-from tlcluster.report import figures
-from tlcluster.report.figures import Figure, Line, Scored, Style
+from tlcluster import cinic10
+from tlcluster.experiments import RECIPE
+from tlcluster.report.classes import MANY_CLASSES, listed_classes, most_confused
+from tlcluster.report.columns import GROUPS, View, page_columns, rows, text
+from tlcluster.report.figures.canvas import Figure
+from tlcluster.report.figures.style import COLOURS, Style, styles
+from tlcluster.report.formats import (
+    duration,
+    gib,
+    listing,
+    moment,
+    number,
+    p_value,
+    percent,
+    plain,
+    points,
+    time_unit,
+)  # fmt: skip
 from tlcluster.report.metrics import SIGNIFICANT
 from tlcluster.report.runs import ExperimentRun, Run
+from tlcluster.report.sentences import MANY_EXPERIMENTS, differences, subject, verdict
+from tlcluster.report.study import comparable
 
-STUDY_BY_NAME: Mapping[str, StudyResult] = {result.name: result for result in STUDY}
+MEASURES = (("precision", "P"), ("recall", "R"), ("f1", "F1"))
+"""Of a class: the field of its metrics, and the heading of its column."""
 
-
-def draw_figures(run: Run) -> dict[str, Figure]:
-    """Every figure for which the run has records, by its name."""
-    styles = figures.styles(run.manifest.experiments)
-    lines = [
-        Line(experiment.name, styles[experiment.name], experiment.epochs, experiment.best_so_far)
-        for experiment in run.experiments
-        if experiment.epochs
-    ]
-    scored = [
-        Scored(experiment.name, styles[experiment.name], experiment.metrics)
-        for experiment in run.experiments
-        if experiment.metrics
-    ]
-    drawn: list[Figure] = []
-    if lines:
-        drawn += [
-            figures.validation_curves(lines, "accuracy"),
-            figures.validation_curves(lines, "loss"),
-            figures.accuracy_over_time(lines),
-            figures.speed(lines),
-            *(figures.training_curves(line, lines) for line in lines),
-        ]
-    if scored:
-        drawn += [
-            figures.per_class(scored, "precision"),
-            figures.per_class(scored, "recall"),
-            figures.per_class(scored, "f1"),
-            *(figures.confusion(one) for one in scored),
-        ]
-    drawn += [
-        figures.architecture(
-            experiment.name,
-            styles[experiment.name],
-            experiment.config.layers,
-            experiment.config.trainable_params,
-        )
-        for experiment in run.experiments
-        if experiment.config
-    ]
-    return {figure.name: figure for figure in drawn}
+MANY_MEASURES = 4
+"""With more experiments than this, the table of classes has F1 only."""
 
 
 def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
@@ -73,12 +50,14 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         percent=percent, points=points, number=number, p_value=p_value, duration=duration,
         gib=gib, moment=moment, listing=listing, plain=plain,
     )  # fmt: skip
-    unit, seconds = figures.time_unit(
-        max((experiment.result.wall_seconds for experiment in run.experiments), default=0)
-    )
+    longest = max((experiment.result.wall_seconds for experiment in run.experiments), default=0)
+    view = View(accuracy_digits(run), *time_unit(longest))
     scored = [experiment for experiment in run.experiments if experiment.metrics]
-    accuracies = [one.metrics.accuracy for one in scored if one.metrics]
+    tested = [one.metrics for one in scored if one.metrics]
+    accuracies = [metrics.accuracy for metrics in tested]
     best = scored[accuracies.index(max(accuracies))] if scored else None
+    columns = page_columns(run)
+    study = comparable(run)
     return environment.get_template("report.html").render(
         run=run,
         manifest=run.manifest,
@@ -86,15 +65,26 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         scored=scored,
         best=best,
         figures={name: figure.inline for name, figure in drawn.items()},
-        styles=figures.styles(run.manifest.experiments),
-        colours=figures.COLOURS,
-        study=STUDY_BY_NAME,
+        styles=styles(run.manifest.experiments),
+        colours=COLOURS,
+        study=study,
+        subject=subject(run),
+        columns=columns,
+        groups=[(group, sum(column.group == group for column in columns)) for group in GROUPS],
+        rows=rows(run),
+        cell=lambda column, row: text(column, row, view),
+        cinic=run.manifest.dataset.name == cinic10.NAME,
+        many=len(run.manifest.dataset.classes) > MANY_CLASSES,
+        measures=MEASURES if len(scored) <= MANY_MEASURES else MEASURES[-1:],
+        listed=listed_classes(tested) if tested else [],
+        confused=most_confused(tested) if tested else [],
         differences=differences(run),
         verdict=verdict(run),
         significant=SIGNIFICANT,
-        digits=accuracy_digits(run),
-        time_unit=unit,
-        time_seconds=seconds,
+        many_experiments=MANY_EXPERIMENTS,
+        digits=view.digits,
+        time_unit=view.unit,
+        time_seconds=view.seconds,
         recipe=RECIPE,
         dashes=dashes,
         workers=workers,
@@ -102,89 +92,13 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
     )
 
 
-# Sentences
-
-
-def differences(run: Run) -> list[str]:
-    """What is known to differ from the study, a sentence each."""
-    manifest = run.manifest
-    ours = [one for one in run.experiments if one.name in STUDY_BY_NAME]
-    said = []
-    if manifest.weights.kind == "random":
-        said.append("The models start from random weights; the study's start from ImageNet's.")
-    published = [STUDY_BY_NAME[one.name] for one in ours]
-    for split, theirs in (
-        ("train", {result.train_images for result in published}),
-        ("test", {result.test_images for result in published}),
-    ):
-        images = manifest.dataset.splits.get(split)
-        if images is not None and theirs and theirs != {images}:
-            said.append(
-                f"The {split} split has {images:,} images; the study's has "
-                f"{listing(f'{count:,}' for count in sorted(theirs))}."
-            )
-    origins = {origin.name for one in ours if one.metrics for origin in one.metrics.per_origin}
-    if origins == {"cifar"}:
-        said.append(
-            "Every test image comes from CIFAR-10, whose images are easier than the ImageNet "
-            "ones that CINIC-10 adds and the study had."
-        )
-    seeds = {result.seed for result in published}
-    if seeds and seeds != {manifest.seed}:
-        said.append(
-            f"The seed is {manifest.seed}; the study's is {listing(str(s) for s in sorted(seeds))}."
-        )
-    changes = list(_recipe_changes([one.config.experiment for one in ours if one.config]))
-    if changes:
-        said.append(f"The recipe (profile {manifest.profile}) differs: {'; '.join(changes)}.")
-    return said
-
-
-def _recipe_changes(experiments: Sequence[Experiment]) -> Iterable[str]:
-    """`epochs at most 8 instead of 55 (frozen, augmented)`, a field and a pair of values each."""
-    for field, words in RECIPE.items():
-        changed: dict[tuple[Any, Any], list[str]] = {}
-        for experiment in experiments:
-            ours, theirs = getattr(experiment, field), getattr(EXPERIMENTS[experiment.name], field)
-            if ours != theirs:
-                changed.setdefault((ours, theirs), []).append(experiment.name)
-        for (ours, theirs), names in changed.items():
-            where = "" if len(names) == len(experiments) > 1 else f" ({', '.join(names)})"
-            yield f"{words} {plain(ours)} instead of {plain(theirs)}{where}"
-
-
-def verdict(run: Run) -> str:
-    """Which experiments are better than which, in words."""
-    if not run.comparisons:
-        return ""
-    better: dict[str, list[str]] = {}
-    level: list[str] = []
-    for one in run.comparisons:
-        if one.p_holm >= SIGNIFICANT:
-            level.append(f"between {one.a} and {one.b}")
-        else:
-            winner, loser = (one.a, one.b) if one.difference > 0 else (one.b, one.a)
-            better.setdefault(winner, []).append(loser)
-    clauses = [
-        f"{winner} is better than {listing(losers)}"
-        for winner, losers in sorted(better.items(), key=lambda item: -len(item[1]))
-    ]
-    said = f"At the 5 % level, {'; '.join(clauses)}. " if clauses else ""
-    if level:
-        differ = "difference" if len(level) == 1 else "differences"
-        said += f"The {differ} {listing(level)} may be chance."
-    return said.strip()
-
-
 def workers(experiment: ExperimentRun) -> dict[str, str]:
     """Hosts and devices of an experiment's workers, each named once."""
     records = experiment.result.workers
-    devices = [worker.device for worker in records]
+    devices = Counter(worker.device for worker in records)
     return {
         "hosts": ", ".join(dict.fromkeys(worker.host for worker in records)),
-        "devices": ", ".join(
-            f"{devices.count(device)} × {device}" for device in dict.fromkeys(devices)
-        ),
+        "devices": ", ".join(f"{count} × {device}" for device, count in devices.items()),
     }
 
 
@@ -199,65 +113,7 @@ def dashes(style: Style, width: float) -> str:
     return " ".join(f"{float(length) * width:g}" for length in style.dashes.split())
 
 
-# Numbers
-
-
 def accuracy_digits(run: Run) -> int:
-    """Decimals of a per cent: two tell nothing where ten thousand images were not tested."""
+    """Decimals of a per cent: below ten thousand test images the second one means nothing."""
     tested = [one.metrics.images for one in run.experiments if one.metrics]
     return 2 if tested and min(tested) >= 10_000 else 1
-
-
-def percent(fraction: float, digits: int) -> str:
-    return f"{100 * fraction:.{digits}f}"
-
-
-def points(difference: float, digits: int) -> str:
-    """A difference of two fractions in percentage points, with its sign unless it is 0."""
-    rounded = round(100 * difference, digits)
-    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """With separated thousands; nothing where there is no number."""
-    return "" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
-
-
-def p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def duration(seconds: float) -> str:
-    """In the two largest units."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
-def gib(size: int) -> str:
-    return f"{size / 2**30:,.0f}"
-
-
-def moment(iso: str) -> str:
-    """`2026-04-12T07:15:00Z` → `2026-04-12 07:15 UTC`; what is no time stays as it is."""
-    try:
-        when = datetime.datetime.fromisoformat(iso)
-    except ValueError:
-        return iso
-    return f"{when:%Y-%m-%d %H:%M} UTC"
-
-
-def listing(words: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    every = list(words)
-    return " and ".join(filter(None, [", ".join(every[:-1]), *every[-1:]]))
-
-
-def plain(value: Any) -> str:
-    """A setting's value."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else f"{value}"

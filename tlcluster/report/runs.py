@@ -1,18 +1,16 @@
-"""A run's records, read back from its folder and checked."""
+"""A run: what its records hold, and the metrics that follow from them."""
 
-import io
+import contextlib
+import difflib
 import math
 import re
-import zipfile
-import zlib
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from pydantic import BaseModel, ValidationError
-
-from tlcluster import records
+from tlcluster import cinic10, records
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
+from tlcluster.paths import expanded
 from tlcluster.records import (
     EpochRecord,
     ExperimentConfig,
@@ -20,12 +18,14 @@ from tlcluster.records import (
     RunManifest,
     Status,
 )
+from tlcluster.report.formats import shorten
 from tlcluster.report.metrics import Comparison, Metrics, Predictions, compare, evaluate
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.report.reading import damaged, read_epochs, read_predictions, read_record
+from tlcluster.storage.open import open_store
+from tlcluster.storage.protocol import Store
 
+_ADVICE = "give the folder of one run, OUTPUT/RUN-NAME, as `jobs/run_all.py` wrote it"
 _EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
 class ExperimentRun(NamedTuple):
@@ -36,14 +36,15 @@ class ExperimentRun(NamedTuple):
     config: ExperimentConfig | None
     epochs: tuple[EpochRecord, ...]
     result: ExperimentResult
-    """Where the experiment has not written one, what its epochs tell."""
+    """If the experiment has not written one, what follows from its epochs."""
     metrics: Metrics | None
     """None until there are predictions."""
 
     @property
     def title(self) -> str:
+        """Its name if it has no title."""
         if self.config is not None:
-            return self.config.experiment.title
+            return self.config.experiment.title or self.name
         return EXPERIMENTS[self.name].title if self.name in EXPERIMENTS else self.name
 
     @property
@@ -54,7 +55,7 @@ class ExperimentRun(NamedTuple):
 
     @property
     def epochs_run(self) -> int:
-        """What the result says, unless it was written by one who could not know."""
+        """The result of an interrupted experiment may not count its last epochs."""
         return max(self.result.epochs_run, len(self.epochs))
 
     @property
@@ -79,6 +80,36 @@ class Run(NamedTuple):
     """Between experiments that have predictions."""
 
 
+def open_run(url: str) -> Store:
+    """The store that is the folder of one run.
+
+    Raises:
+        UserError: it cannot be opened. If a directory is no run, the error names the runs
+            that are beside or inside it.
+    """
+    if ":" not in url.partition("/")[0]:
+        with contextlib.suppress(OSError, ValueError):  # open_store explains them.
+            folder = expanded(url).absolute()
+            if not (folder.is_file() or (folder / records.MANIFEST).exists()):
+                raise UserError(_no_run(folder))
+    return open_store(url)
+
+
+def _no_run(folder: Path) -> str:
+    shown = shorten(str(folder), 300)
+    if folder.exists():
+        beside, message = folder, f"{shown}: no run here, {records.MANIFEST} is missing; {_ADVICE}"
+    else:
+        beside, message = folder.parent, f"{shown}: no such directory; {_ADVICE}"
+    names = [shorten(path.parent.name, 60) for path in sorted(beside.glob(f"*/{records.MANIFEST}"))]
+    if not names:
+        return message
+    close = difflib.get_close_matches(folder.name, names, n=2)
+    hint = f"; did you mean {' or '.join(close)}?" if close and beside != folder else ""
+    more = ", …" if len(names) > 8 else ""
+    return f"{message}{hint}; runs in {shorten(str(beside), 300)}: {', '.join(names[:8])}{more}"
+
+
 def read_run(store: Store, prefix: str = "") -> Run:
     """Everything that is there of a run; only its manifest must be.
 
@@ -89,15 +120,17 @@ def read_run(store: Store, prefix: str = "") -> Run:
     Raises:
         UserError: there is no run, or a record is damaged.
     """
-    manifest = _read(RunManifest, store, prefix + records.MANIFEST)
+    manifest = read_record(RunManifest, store, prefix + records.MANIFEST)
     if manifest is None:
         raise UserError(
-            f"{store.url}: no run here, {prefix}{records.MANIFEST} is missing; give the folder of "
-            "one run, OUTPUT/RUN-NAME, as `jobs/run_all.py` wrote it"
+            f"{store.url}: no run here, {prefix}{records.MANIFEST} is missing; {_ADVICE}"
         )
-    for name in manifest.experiments:
+    for position, name in enumerate(manifest.experiments):
+        shown = shorten(repr(name), 40)
         if not _EXPERIMENT_NAME.fullmatch(name):
-            raise _damaged(store, prefix + records.MANIFEST, f"{name!r} is no experiment's name")
+            raise damaged(store, prefix + records.MANIFEST, f"{shown} is no experiment's name")
+        if name in manifest.experiments[:position]:
+            raise damaged(store, prefix + records.MANIFEST, f"{shown} is named twice")
     predictions: dict[str, Predictions] = {}
     experiments = []
     for name in manifest.experiments:
@@ -111,9 +144,12 @@ def read_run(store: Store, prefix: str = "") -> Run:
 def _read_experiment(
     store: Store, prefix: str, name: str, manifest: RunManifest
 ) -> tuple[ExperimentRun, Predictions | None]:
-    config = _read(ExperimentConfig, store, prefix + records.CONFIG)
-    epochs = _read_epochs(store, prefix + records.EPOCHS)
-    result = _read(ExperimentResult, store, prefix + records.RESULT)
+    config = read_record(ExperimentConfig, store, prefix + records.CONFIG)
+    if config is not None and config.experiment.name != name:
+        other = shorten(repr(config.experiment.name), 40)
+        raise damaged(store, prefix + records.CONFIG, f"it belongs to the experiment {other}")
+    epochs = read_epochs(store, prefix + records.EPOCHS)
+    result = read_record(ExperimentResult, store, prefix + records.RESULT)
     started = config is not None or bool(epochs)
     if result is None:
         result = ExperimentResult(
@@ -125,77 +161,8 @@ def _read_experiment(
     if status == "running" and manifest.status != "running":
         # It was killed before it could say so.
         status = "interrupted"
-    predictions = _read_predictions(store, prefix + records.PREDICTIONS, manifest.dataset.classes)
-    metrics = evaluate(predictions, manifest.dataset.classes) if predictions else None
+    classes = manifest.dataset.classes
+    predictions = read_predictions(store, prefix + records.PREDICTIONS, len(classes))
+    origins = manifest.dataset.name == cinic10.NAME
+    metrics = evaluate(predictions, classes, origins=origins) if predictions else None
     return ExperimentRun(name, status, config, epochs, result, metrics), predictions
-
-
-def _read_epochs(store: Store, key: str) -> tuple[EpochRecord, ...]:
-    """The epochs in order. After a resume some were trained again: the last time counts."""
-    history: list[EpochRecord] = []
-    for number, line in enumerate((_get(store, key) or b"").splitlines(), 1):
-        record = _parse(EpochRecord, line, store, f"{key}, line {number}")
-        history = [earlier for earlier in history if earlier.epoch < record.epoch] + [record]
-    return tuple(history)
-
-
-def _read_predictions(store: Store, key: str, classes: tuple[str, ...]) -> Predictions | None:
-    content = _get(store, key)
-    if content is None:
-        return None
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            source, label, probabilities = (arrays[name] for name in Predictions._fields)
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(store, key, str(error) or type(error).__name__) from None
-    images = label.size
-    if (
-        label.dtype.kind not in "iu"
-        or label.shape != (images,)
-        or source.dtype.kind != "U"
-        or source.shape != (images,)
-        or probabilities.dtype.kind != "f"
-        or probabilities.shape != (images, len(classes))
-    ):
-        raise _damaged(
-            store,
-            key,
-            f"source {source.dtype}{source.shape}, label {label.dtype}{label.shape} and "
-            f"probabilities {probabilities.dtype}{probabilities.shape} do not fit together and "
-            f"{len(classes)} classes",
-        )
-    if images == 0:
-        return None
-    if not 0 <= label.min() <= label.max() < len(classes):
-        raise _damaged(store, key, f"a label is not between 0 and {len(classes) - 1}")
-    return Predictions(source, label.astype(np.int64), probabilities)
-
-
-def _read(model: type[AnyRecord], store: Store, key: str) -> AnyRecord | None:
-    content = _get(store, key)
-    return None if content is None else _parse(model, content, store, key)
-
-
-def _get(store: Store, key: str) -> bytes | None:
-    try:
-        return store.get(key)
-    except ObjectMissing:
-        return None
-
-
-def _parse(model: type[AnyRecord], content: bytes, store: Store, key: str) -> AnyRecord:
-    try:
-        return model.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = f"{where}: {first['msg']}" if where else first["msg"]
-        raise _damaged(store, key, what) from None
-
-
-def _damaged(store: Store, key: str, what: str) -> UserError:
-    what = " ".join(what.split())
-    return UserError(
-        f"{store.url}/{key}: damaged record ({what}); restore the file, or run again under a new "
-        "run name"
-    )

@@ -4,18 +4,23 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tlcluster.experiments import STUDY
+from tlcluster.report.classes import MANY_CLASSES
+from tlcluster.report.columns import COLUMNS, rows
 from tlcluster.report.metrics import Comparison, Metrics
 from tlcluster.report.runs import ExperimentRun, Run
+from tlcluster.report.study import published
 
 
 def results_json(run: Run) -> str:
-    """What other programs read. Numbers are unrounded; what is unknown or not finite is null.
+    """What other programs read. Numbers are unrounded; unknown and non-finite ones are null.
 
     `accuracy_difference` is the accuracy of `a` less that of `b`; rows of
-    `confusion` are true classes, columns predicted ones.
+    `confusion` are true classes, columns predicted ones. `study` has the
+    study's results that can be compared with this run's, by name; it and
+    `per_origin` are empty unless the data set is CINIC-10.
     """
     manifest = run.manifest
     content = {
@@ -28,9 +33,11 @@ def results_json(run: Run) -> str:
         "dataset": manifest.dataset.model_dump(include={"name", "index_sha256", "splits"}),
         "experiments": [_experiment(experiment) for experiment in run.experiments],
         "comparisons": [_comparison(comparison) for comparison in run.comparisons],
-        "study": [result.model_dump() for result in STUDY],
+        "study": [result.model_dump() for result in published(run)],
     }  # fmt: skip
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    # A confusion matrix of 1,000 classes has a million numbers: not a line for each.
+    indent = 2 if len(manifest.dataset.classes) <= MANY_CLASSES else None
+    text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
 
@@ -107,45 +114,37 @@ def _finite(value: Any) -> Any:
 
 
 def summary_csv(run: Run) -> str:
-    """One row an experiment; accuracies are fractions, an empty cell is unknown."""
-    study = {result.name: result for result in STUDY}
-    rows = []
-    for experiment in run.experiments:
-        result, config, metrics = experiment.result, experiment.config, experiment.metrics
-        published = study.get(experiment.name)
-        rows.append(
-            {
-                "experiment": experiment.name,
-                "title": experiment.title,
-                "summary": experiment.summary,
-                "status": experiment.status,
-                "error": result.error,
-                "test_images": metrics and metrics.images,
-                "accuracy": metrics and metrics.accuracy,
-                "accuracy_ci95_low": metrics and metrics.interval.low,
-                "accuracy_ci95_high": metrics and metrics.interval.high,
-                "precision_macro": metrics and metrics.precision_macro,
-                "recall_macro": metrics and metrics.recall_macro,
-                "f1_macro": metrics and metrics.f1_macro,
-                "loss": metrics and metrics.loss,
-                "study_accuracy": published and published.accuracy,
-                "study_loss": published and published.loss,
-                "best_epoch": result.best_epoch,
-                "epochs_run": experiment.epochs_run,
-                "stopped_early": result.stopped_early,
-                "trainable_params": config and config.trainable_params,
-                "total_params": config and config.total_params,
-                "workers": len(result.workers),
-                "attempts": result.attempts,
-                "wall_seconds": result.wall_seconds,
-                "startup_seconds": result.startup_seconds,
-                "images_per_second": result.images_per_second,
-            }
-        )
+    """One row for each experiment; accuracies are fractions, an empty cell is unknown."""
+    named = [column for column in COLUMNS if column.name]
+    return _csv(
+        [column.name for column in named],
+        ([column.value(row) for column in named] for row in rows(run)),
+    )
+
+
+def confusion_csv(metrics: Metrics) -> str:
+    """Test images by true class (rows) and predicted class (columns)."""
+    names = [of_class.name for of_class in metrics.per_class]
+    return _csv(
+        ["true class", *names],
+        ([name, *counts] for name, counts in zip(names, metrics.confusion, strict=True)),
+    )
+
+
+def per_class_csv(run: Run) -> str:
+    """One row for each experiment and class."""
+    return _csv(
+        ["experiment", "class", "precision", "recall", "f1", "support"],
+        ([one.name, *of_class] for one in run.experiments if one.metrics
+         for of_class in one.metrics.per_class),
+    )  # fmt: skip
+
+
+def _csv(heading: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, heading))
+    writer.writerows(map(_cell, line) for line in lines)
     return text.getvalue()
 
 

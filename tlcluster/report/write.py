@@ -1,9 +1,14 @@
-"""Records → the report: `index.html`, `summary.csv`, `results.json` and the figures."""
+"""Records → the report: `index.html`, `summary.csv`, `results.json` and the figures.
+
+With many classes also `per_class.csv` and one `confusion_<experiment>.csv` for each experiment.
+"""
 
 from tlcluster import records
-from tlcluster.report.page import draw_figures, render_page
+from tlcluster.report.classes import MANY_CLASSES
+from tlcluster.report.figures.draw import draw_figures
+from tlcluster.report.page import render_page
 from tlcluster.report.runs import read_run
-from tlcluster.report.tables import results_json, summary_csv
+from tlcluster.report.tables import confusion_csv, per_class_csv, results_json, summary_csv
 from tlcluster.storage.protocol import Store
 
 INDEX = f"{records.REPORT}/index.html"
@@ -27,9 +32,15 @@ def write_report(store: Store, run_prefix: str = "") -> str:
     """
     run = read_run(store, run_prefix)
     folder = f"{run_prefix}{records.REPORT}/"
-    # Before the figures, which take seconds: a run that is being ended may not have them.
+    # Before the figures, which take seconds: a command that is being stopped may not have them.
     store.put(f"{folder}summary.csv", summary_csv(run).encode())
     store.put(f"{folder}results.json", results_json(run).encode())
+    if len(run.manifest.dataset.classes) > MANY_CLASSES:
+        # The page shows the extremes only.
+        store.put(f"{folder}per_class.csv", per_class_csv(run).encode())
+        for one in run.experiments:
+            if one.metrics:
+                store.put(f"{folder}confusion_{one.name}.csv", confusion_csv(one.metrics).encode())
     figures = draw_figures(run)
     for figure in figures.values():
         store.put(f"{folder}{figure.name}.svg", figure.svg)

@@ -1,0 +1,53 @@
+"""A run → every figure of its report."""
+
+from tlcluster.report.classes import MANY_CLASSES
+from tlcluster.report.figures import curves
+from tlcluster.report.figures.architecture import architecture
+from tlcluster.report.figures.canvas import Figure, Line, Scored
+from tlcluster.report.figures.confusion import confusion
+from tlcluster.report.figures.per_class import per_class
+from tlcluster.report.figures.style import styles
+from tlcluster.report.runs import Run
+
+
+def draw_figures(run: Run) -> dict[str, Figure]:
+    """Every figure for which the run has records, by its name."""
+    looks = styles(run.manifest.experiments)
+    lines = [
+        Line(experiment.name, looks[experiment.name], experiment.epochs, experiment.best_so_far)
+        for experiment in run.experiments
+        if experiment.epochs
+    ]
+    scored = [
+        Scored(experiment.name, looks[experiment.name], experiment.metrics)
+        for experiment in run.experiments
+        if experiment.metrics
+    ]
+    drawn: list[Figure] = []
+    if lines:
+        drawn += [
+            curves.validation_curves(lines, "accuracy"),
+            curves.validation_curves(lines, "loss"),
+            curves.accuracy_over_time(lines),
+            curves.speed(lines),
+            *(curves.training_curves(line, lines) for line in lines),
+        ]
+    if scored:
+        drawn += [
+            per_class(scored, "precision"),
+            per_class(scored, "recall"),
+            per_class(scored, "f1"),
+        ]
+        if len(run.manifest.dataset.classes) <= MANY_CLASSES:
+            drawn += [confusion(one) for one in scored]
+    drawn += [
+        architecture(
+            experiment.name,
+            looks[experiment.name],
+            experiment.config.layers,
+            experiment.config.trainable_params,
+        )
+        for experiment in run.experiments
+        if experiment.config
+    ]
+    return {figure.name: figure for figure in drawn}

@@ -1,0 +1,188 @@
+"""Records are read and checked here. Anybody may have written them, and a disk may be damaged.
+
+Whatever a record holds, the rest of the report can rely on this: numbers are
+finite and of a sensible size, texts can be encoded, and arrays fit together.
+Everything else is a `UserError` of one line that names the file.
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from tlcluster.errors import UserError
+from tlcluster.records import EpochRecord, LayerRecord
+from tlcluster.report.formats import shorten
+from tlcluster.report.metrics import Predictions
+from tlcluster.storage.protocol import ObjectMissing, Store
+
+LARGEST_ARRAYS = 2**33
+"""Bytes of the three arrays of predictions together: twice a million images of 1,000 classes."""
+
+LARGEST_NUMBER = 1e15
+"""Above every count of bytes, images or seconds of a run. Matplotlib cannot draw 1e308."""
+
+LARGEST_SIDE = 2**31
+"""Of a layer's output."""
+
+_MAY_DIVERGE = frozenset({"loss", "accuracy", "val_loss", "val_accuracy"})
+"""Fields of an EpochRecord that may be infinite or NaN, or any number."""
+
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
+
+
+def read_record(model: type[AnyRecord], store: Store, key: str) -> AnyRecord | None:
+    """A record, or None if there is no such object.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    content = _get(store, key)
+    return None if content is None else _parse(model, content, store, key)
+
+
+def read_epochs(store: Store, key: str) -> tuple[EpochRecord, ...]:
+    """The epochs in order. A resume trains some again; then the last record of an epoch counts.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    history: list[EpochRecord] = []
+    for number, line in enumerate((_get(store, key) or b"").splitlines(), 1):
+        record = _parse(EpochRecord, line, store, f"{key}, line {number}")
+        while history and history[-1].epoch >= record.epoch:
+            history.pop()
+        history.append(record)
+    return tuple(history)
+
+
+def read_predictions(store: Store, key: str, classes: int) -> Predictions | None:
+    """The predictions of an experiment; None if there are none, or none of any image.
+
+    Raises:
+        UserError: they are damaged, or do not fit together or the number of classes.
+    """
+    content = _get(store, key)
+    if content is None:
+        return None
+    try:
+        source, label, probabilities = _arrays(content)
+        # Of a damaged file the characters may be no characters.
+        _ = source.astype(np.str_).tolist() if source.dtype.kind == "U" else None
+    except UserError as error:
+        raise damaged(store, key, str(error)) from None
+    # The readers of zip and npy raise exceptions of a dozen kinds, MemoryError among them.
+    except Exception as error:  # noqa: BLE001
+        raise damaged(store, key, str(error) or type(error).__name__) from None
+    images = label.size
+    if (
+        label.dtype.kind not in "iu"
+        or label.shape != (images,)
+        or source.dtype.kind != "U"
+        or source.shape != (images,)
+        or probabilities.dtype.kind != "f"
+        or probabilities.shape != (images, classes)
+    ):
+        raise damaged(
+            store,
+            key,
+            f"source {source.dtype}{source.shape}, label {label.dtype}{label.shape} and "
+            f"probabilities {probabilities.dtype}{probabilities.shape} do not fit together and "
+            f"{classes} classes",
+        )
+    if images == 0:
+        return None
+    if not 0 <= label.min() <= label.max() < classes:
+        raise damaged(store, key, f"a label is not between 0 and {classes - 1}")
+    return Predictions(source, label.astype(np.int64), probabilities)
+
+
+def damaged(store: Store, key: str, what: str) -> UserError:
+    """The error for a record that cannot be used."""
+    what = shorten(" ".join(what.split()), 200)
+    return UserError(
+        f"{store.url}/{key}: damaged record ({what}); restore the file, or run again under a new "
+        "run name"
+    )
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+def _arrays(content: bytes) -> list[npt.NDArray[Any]]:
+    """The arrays that `Predictions` names. The file says how large they are before they are made:
+    a few bytes may claim terabytes."""
+    if not content.startswith(b"PK"):
+        raise UserError("not an npz file")
+    names = [f"{name}.npy" for name in Predictions._fields]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = 0
+        for name in names:
+            with archive.open(name) as file:
+                header = _header(file)
+            size += math.prod(header.shape) * header.dtype.itemsize
+        if size > LARGEST_ARRAYS:
+            raise UserError(f"arrays of {size:.2g} bytes")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return [arrays[name] for name in Predictions._fields]
+
+
+def _header(file: Any) -> _Header:
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    return _Header(*read(file))
+
+
+def _get(store: Store, key: str) -> bytes | None:
+    try:
+        return store.get(key)
+    except ObjectMissing:
+        return None
+
+
+def _parse(model: type[AnyRecord], content: bytes, store: Store, key: str) -> AnyRecord:
+    try:
+        record = model.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = shorten(".".join(str(part) for part in first["loc"]), 80)
+        what = f"{where}: {first['msg']}" if where else first["msg"]
+        raise damaged(store, key, what) from None
+    for what in _implausible(record):
+        raise damaged(store, key, what)
+    return record
+
+
+def _implausible(value: Any, where: str = "") -> Iterator[str]:
+    """What in a record no run can have written, with the field that holds it."""
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            if not (isinstance(value, EpochRecord) and name in _MAY_DIVERGE):
+                yield from _implausible(getattr(value, name), f"{where}.{name}".lstrip("."))
+        if isinstance(value, EpochRecord) and value.epoch < 1:
+            yield f"epoch: {value.epoch} is below 1"
+        if isinstance(value, LayerRecord) and not (
+            value.output_shape and all(0 < side < LARGEST_SIDE for side in value.output_shape)
+        ):
+            yield f"{where}.output_shape: {value.output_shape} is no shape"
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _implausible(inner, f"{where}.{shorten(str(name), 40)}".lstrip("."))
+    elif isinstance(value, tuple):
+        for position, inner in enumerate(value):
+            yield from _implausible(inner, f"{where}.{position}")
+    # False for NaN. The value may have thousands of digits: it is not shown.
+    elif isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
+        yield f"{where}: not a number, or not below {LARGEST_NUMBER:g}"

@@ -1,0 +1,116 @@
+"""The sentences of the report: what was trained on what, what differs, and what is better."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tlcluster import cinic10
+from tlcluster.backbones import BACKBONES
+from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
+from tlcluster.report.formats import listing, plain, shorten
+from tlcluster.report.metrics import SIGNIFICANT
+from tlcluster.report.runs import Run
+from tlcluster.report.study import base_of, comparable
+
+MANY_EXPERIMENTS = 6
+"""The verdict on more of them is about the best one only."""
+
+
+def subject(run: Run) -> str:
+    """The title: `VGG16 transfer learning on CINIC-10`."""
+    name = run.manifest.dataset.name
+    dataset = "CINIC-10" if name == cinic10.NAME else shorten(name, 60).strip()
+    bases = dict.fromkeys(base for one in run.experiments if (base := base_of(run, one)))
+    titles = [BACKBONES[base].title if base in BACKBONES else base for base in bases]
+    subject = f"{listing(titles)} transfer learning" if 0 < len(titles) <= 2 else ""
+    return (subject or "Transfer learning") + (f" on {dataset}" if dataset else "")
+
+
+def differences(run: Run) -> list[str]:
+    """What is known to differ from the study, one sentence each. Empty if nothing of the run can
+    be compared with it."""
+    manifest = run.manifest
+    study = comparable(run)
+    if not study:
+        return []
+    ours = [one for one in run.experiments if one.name in study]
+    said = []
+    if manifest.weights.kind == "random":
+        said.append("The models start from random weights; the study's start from ImageNet's.")
+    published = study.values()
+    for split, theirs in (
+        ("train", {result.train_images for result in published}),
+        ("test", {result.test_images for result in published}),
+    ):
+        images = manifest.dataset.splits.get(split)
+        if images is not None and theirs and theirs != {images}:
+            said.append(
+                f"The {split} split has {images:,} images; the study's has "
+                f"{listing(f'{count:,}' for count in sorted(theirs))}."
+            )
+    origins = {origin.name for one in ours if one.metrics for origin in one.metrics.per_origin}
+    if origins == {"cifar"}:
+        said.append(
+            "Every test image comes from CIFAR-10, whose images are easier than the ImageNet "
+            "ones that CINIC-10 adds and the study had."
+        )
+    seeds = {result.seed for result in published}
+    if seeds and seeds != {manifest.seed}:
+        said.append(
+            f"The seed is {manifest.seed}; the study's is {listing(str(s) for s in sorted(seeds))}."
+        )
+    changes = list(_recipe_changes([one.config.experiment for one in ours if one.config]))
+    if changes:
+        said.append(f"The recipe (profile {manifest.profile}) differs: {'; '.join(changes)}.")
+    return said
+
+
+def _recipe_changes(experiments: Sequence[Experiment]) -> Iterable[str]:
+    """`epochs at most 8 instead of 55 (frozen, augmented)`, a field and a pair of values each."""
+    for field, words in RECIPE.items():
+        changed: dict[tuple[Any, Any], list[str]] = {}
+        for experiment in experiments:
+            ours, theirs = getattr(experiment, field), getattr(EXPERIMENTS[experiment.name], field)
+            if ours != theirs:
+                changed.setdefault((ours, theirs), []).append(experiment.name)
+        for (ours, theirs), names in changed.items():
+            where = "" if len(names) == len(experiments) > 1 else f" ({', '.join(names)})"
+            yield f"{words} {plain(ours)} instead of {plain(theirs)}{where}"
+
+
+def verdict(run: Run) -> str:
+    """Which experiments are better than which, in words."""
+    if not run.comparisons:
+        return ""
+    better: dict[str, list[str]] = {}
+    level: list[tuple[str, str]] = []
+    for one in run.comparisons:
+        if one.p_holm >= SIGNIFICANT:
+            level.append((one.a, one.b))
+        else:
+            winner, loser = (one.a, one.b) if one.difference > 0 else (one.b, one.a)
+            better.setdefault(winner, []).append(loser)
+    tested = {name: one.metrics for one in run.experiments if one.metrics for name in [one.name]}
+    if len(tested) > MANY_EXPERIMENTS:
+        best = max(tested, key=lambda name: tested[name].accuracy)
+        return _best_of_many(best, better.get(best, []), len(tested) - 1)
+    clauses = [
+        f"{winner} is better than {listing(losers)}"
+        for winner, losers in sorted(better.items(), key=lambda item: -len(item[1]))
+    ]
+    said = f"At the 5 % level, {'; '.join(clauses)}. " if clauses else ""
+    if level:
+        differ = "difference" if len(level) == 1 else "differences"
+        said += f"The {differ} {listing(f'between {a} and {b}' for a, b in level)} may be chance."
+    return said.strip()
+
+
+def _best_of_many(best: str, worse: Sequence[str], others: int) -> str:
+    if len(worse) == others:
+        return f"At the 5 % level, {best} is better than all {others} others."
+    if not worse:
+        return f"At the 5 % level, {best} is better than none of the {others} others."
+    rest = others - len(worse)
+    differences = "The difference to the other one" if rest == 1 else (
+        f"The differences to the other {rest}"
+    )  # fmt: skip
+    return f"At the 5 % level, {best} is better than {listing(worse)}. {differences} may be chance."
