@@ -1,4 +1,4 @@
-"""tlcluster measured beside what people use: the parts of `jobs/bench.py`, one a file.
+"""tlcluster measured beside what people use: one file per part.
 
 What is timed runs in a process of its own, ours and the peers' alike, and prints
 what it found as one line of JSON.

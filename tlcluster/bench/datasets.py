@@ -19,7 +19,7 @@ from tlcluster.paths import SHARED
 from tlcluster.storage.open import open_store
 
 ROWS_PER_SHARD = DEFAULT_ROWS
-"""As `jobs/ingest.py` has it for images of 32×32."""
+"""The default of the command `ingest` for images of 32×32."""
 
 BESIDE = SHARED / "data" / "cinic10-cifar-part.tar.xz"
 """Where a cluster's shared folder beside the checkout has real images."""
@@ -57,7 +57,7 @@ def prepared(source: str, work: Path, per_class: int | None = None) -> Images:
     """The images of a source, made the first time and found again later.
 
     Args:
-        source: a folder or an archive, as `jobs/ingest.py` takes it.
+        source: a folder or an archive, as the command `ingest` takes it.
         work: folder to make them in.
         per_class: at most so many images a class and split, the first by name; None takes all.
 

@@ -10,9 +10,12 @@ from pathlib import Path
 import tlcluster
 from tlcluster.bench.measures import Machine
 from tlcluster.errors import UserError
+from tlcluster.paths import IN_CHECKOUT
 
 OURS = ("tensorflow", "keras", "tf_keras", "ray", "numpy")
 PEERS = ("mosaicml-streaming", "webdataset", "litdata", "torch")
+BESIDE_PEERS = ("boto3", "pillow")
+"""What our programs for the peers import besides them."""
 
 _ASK = (
     "import importlib.metadata as m, json, sys;"
@@ -46,12 +49,21 @@ def peer_versions(python: Path) -> dict[str, str]:
     Raises:
         UserError: there is no such environment, or a peer is not in it.
     """
-    way_out = "make it with `make bench`, or name another interpreter with --peers"
-    if not python.is_file():
-        raise UserError(f"{python}: the peers' environment is missing; {way_out}")
-    done = subprocess.run(
-        [python, "-I", "-c", _ASK, *PEERS], capture_output=True, text=True, check=False
+    how = (
+        "make it with `make bench`"
+        if IN_CHECKOUT
+        else f"install {', '.join((*PEERS, *BESIDE_PEERS))} into an environment of their own"
     )
+    way_out = f"{how}, or name the interpreter of another with --peers"
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _ASK, *PEERS], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise UserError(f"{python}: the peers' environment is missing; {way_out}") from None
+    except OSError as error:
+        reason = (error.strerror or "cannot be started").lower()
+        raise UserError(f"--peers {python}: {reason}; {way_out}") from None
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it does not start"])[-1]
         raise UserError(f"{python}: not all peers are installed there ({why}); {way_out}")

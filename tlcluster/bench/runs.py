@@ -1,4 +1,4 @@
-"""Runs of `jobs/run_all.py` for a benchmark, and what they leave."""
+"""Runs of the experiments for a benchmark, and their results."""
 
 import json
 import shlex
@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from tlcluster.bench.context import Context
 from tlcluster.bench.program import finished
 from tlcluster.errors import UserError
+from tlcluster.paths import typed
 from tlcluster.records import EPOCHS, EpochRecord
-
-RUN_ALL = "jobs/run_all.py"
 
 STUDY_EPOCHS = 55
 """The study's limit for its first two models; whole trainings take as many."""
@@ -67,13 +66,13 @@ def run(context: Context, store: Path | None, output: Path, name: str, *options:
         UserError: it did not finish.
     """
     given = list(map(str, options))
-    shown = shlex.join(["python", RUN_ALL, *(["--store", "STORE"] if store else []), *given])
+    shown = " ".join([typed("run"), shlex.join([*(["--store", "STORE"] if store else []), *given])])
     context.tell(f"running {shown}")
     shutil.rmtree(output / name, ignore_errors=True)
     places = ["--output", str(output), "--run-name", name]
     places += ["--store", str(store)] if store else []
     places += ["--weights", context.weights] if context.weights else []
-    ended = finished([sys.executable, RUN_ALL, *places, *given])
+    ended = finished([sys.executable, "-P", "-m", "tlcluster", "run", *places, *given])
     if ended.status:
         words = [line for line in ended.stderr.splitlines() if line.strip()]
         raise UserError(
