@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
         ("Größe ≤ 3 × 4…", "Größe ≤ 3 × 4…"),
         ("s3://AKIA:SECRET@bucket/x", "s3://…@bucket/x"),
         ("https://u:p@h/x.tar", "https://…@h/x.tar"),
+        ("https:/u:p@h/x.tar", "https://…@h/x.tar"),
         ("http://h/a b.tar?X-Amz-Signature=SECRET&x=1 and", "http://h/a b.tar?… and"),
         ("someone@example.org; did you mean this?", "someone@example.org; did you mean this?"),
     ],

@@ -18,8 +18,9 @@ MOST_WORD = 300
 MOST_LINE = 2000
 """Characters of a line; longer ones lose their middle."""
 
-_CREDENTIAL = re.compile(r"://[^/\s]*@|\?[^\s=?]*=\S*")
-"""A user with a password in an address; a query, where signed addresses have their signature."""
+_CREDENTIAL = re.compile(r":/{1,2}[^/\s]*@|\?[^\s=?]*=\S*")
+"""A user with a password in an address, also in one that `pathlib` has lost a slash of; a query,
+where signed addresses have their signature."""
 
 
 def printable(text: str) -> str:

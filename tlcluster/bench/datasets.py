@@ -45,8 +45,13 @@ class Images(NamedTuple):
 
 
 def chosen_source(data: str | None) -> tuple[str, str]:
-    """What to measure on, and what it is in words: what is named, else the best that is here."""
+    """The images to measure on, and what they are in words: `data`, or else the best that is here.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
     if data is not None:
+        _size(Path(data))
         return data, data
     if BESIDE.is_file():
         return str(BESIDE), f"../shared/data/{BESIDE.name}"

@@ -20,7 +20,8 @@ def show_machine(console: Console, machine: Machine, data: str) -> None:
 
 def show_part(console: Console, part: Part) -> None:
     """The table of a part: what was measured, then how we stand, then what was run."""
-    say(console, f"\n{part.name}: {part.about}")
+    console.print()
+    say(console, f"{part.name}: {part.about}")
     console.print(_timings(part.timings))
     if part.comparisons:
         console.print(_comparisons(part.comparisons))
