@@ -1,6 +1,8 @@
 """A recipe file changes the study's experiments and adds others; an error in it is one line."""
 
 import os
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -317,3 +319,40 @@ def test_a_file_and_flags_that_say_the_same_give_the_same(
     flags += [f"finetuned.{k}={v}" for k, v in own.items()]
     by_file = resolve(str(file), (), None, None)
     assert by_file.experiments == resolve("paper", flags, None, None).experiments
+
+
+# --- docs/recipes.md ---------------------------------------------------------------------------
+
+MANUAL = (Path(__file__).parent.parent / "docs/recipes.md").read_text()
+
+
+def test_the_example_of_the_manual_is_a_recipe(resolved: Resolved) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", MANUAL, re.DOTALL)
+    assert by_name(resolved(example)) == by_name(resolved(WIDE))
+
+
+def test_the_manual_has_every_field_with_its_default() -> None:
+    shown = dict(re.findall(r"(?m)^\| `(\w+)` \| .* \| (?:`(.*)`)? ?\|$", MANUAL))
+    assert list(shown) == list(RECIPE)
+    for field, default in shown.items():
+        value = Experiment.model_fields[field].default
+        if default:
+            assert tomllib.loads(f"x = {default}") == {"x": value}
+        else:
+            assert Experiment.model_fields[field].is_required()
+
+
+def test_the_errors_of_the_manual_are_those_of_the_program(resolved: Resolved) -> None:
+    def said(text: str) -> str:
+        with pytest.raises(UserError) as caught:
+            resolved(text)
+        return f"error: {caught.value}".replace("r.toml", "wide.toml")
+
+    texts = (
+        "[every]\nepoch = 20",
+        "[every]\nepochs = '20'",
+        "[experiments.wide]\nlike = 'frosen'",
+        "\n\n[every",
+    )
+    for text, line in zip(texts, re.findall(r"(?m)^    (error: .*)$", MANUAL), strict=True):
+        assert said(text).startswith(line.removesuffix("…"))
