@@ -7,12 +7,9 @@ import re
 import select
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 MOST_WORD = 300
 MOST_LINE = 2000
@@ -78,7 +75,7 @@ class Stream(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: Any, /) -> int:
         while self.failure is None:
             try:
                 if not self._is_open:
