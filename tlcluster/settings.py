@@ -48,7 +48,8 @@ class CommonSettings(BaseModel):
     )
     profile: str = Field(
         "quick",
-        description=f"recipe: {', '.join(PROFILES)}, or a TOML file, see docs/recipes.md",
+        description=f"recipe: {', '.join(PROFILES)}, or a TOML file that changes experiments and "
+        "adds others",
         json_schema_extra={"metavar": "NAME|FILE"},
     )
     workers: str = Field(

@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, and the versions of what it compares."""
+"""The machine of a benchmark, and the versions of the packages that it compares."""
 
 import importlib.metadata
 import json
@@ -24,10 +24,10 @@ _ASK = (
 
 
 def this_machine(peers: dict[str, str]) -> Machine:
-    """What it is.
+    """The machine and its versions.
 
     Args:
-        peers: versions of the peers that take part, see `peer_versions`.
+        peers: versions of the peers that are measured, see `peer_versions`.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
@@ -86,7 +86,7 @@ def cores() -> list[int]:
 
 
 def processor() -> str:
-    """The processor in words."""
+    """Name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -1,4 +1,4 @@
-"""Programs that a benchmark runs: one process each, on the cores they are given, one answer."""
+"""Programs that a benchmark runs: one process each, bound to cores, with one answer."""
 
 import contextlib
 import json
@@ -23,14 +23,14 @@ _OURS = {"PYTHONPATH": str(CHECKOUT)} if IN_CHECKOUT else {}
 
 
 class Answer(NamedTuple):
-    """How a program ended."""
+    """The result of a program."""
 
     said: dict[str, Any]
     """The JSON object in the last line that it printed."""
     seconds: float
     """From its start to its end."""
     peak_bytes: int
-    """The most memory that it had resident at a time."""
+    """Peak of its resident memory."""
 
 
 def ask(
