@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tlcluster.records import Status
-from tlcluster.terminal import one_line, redraws
+from tlcluster.terminal import one_line, printable, redraws
 from tlcluster.training.progress import Progress, epochs_finished
 
 
@@ -76,7 +76,9 @@ def table(heading: str, rows: Mapping[str, Row], now: float) -> Table:
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
     for name, row in rows.items():
-        result.add_row(f"[bold]{name}[/] {escape(row.title)}", _state(row), *_numbers(row, now))
+        result.add_row(
+            f"[bold]{name}[/] {escape(printable(row.title))}", _state(row), *_numbers(row, now)
+        )
     return result
 
 
