@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
-from tlcluster.recipes import MOST_BYTES, PROFILES, Recipe, profile_name, resolve
+from tlcluster.recipe_files import MOST_BYTES, PROFILES, profile_name
+from tlcluster.recipes import Recipe, resolve
 
 Resolved = Callable[..., Recipe]
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
-from tlcluster.recipes import PROFILES, Recipe, profile_name, resolve
+from tlcluster.recipe_files import PROFILES, profile_name
+from tlcluster.recipes import Recipe, resolve
 
 EMBEDDED = "embedded"
 
