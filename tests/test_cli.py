@@ -165,8 +165,6 @@ def main(argv):
             signal.pause()
         finally:
             print("tidied up")
-    if argv[0] == "away":
-        raise StoreUnavailable("s3://b:\tHTTP 503")
     return int(argv[0])
 
 command(main)
@@ -183,7 +181,6 @@ command(main)
         ("away", 1, "", "error: first second\n"),
         ("SIGINT", 130, "tidied up\n", ""),
         ("SIGTERM", 143, "tidied up\n", ""),
-        ("away", 1, "", "error: s3://b: HTTP 503\n"),
     ],
 )
 def test_a_command_ends_with_a_status_and_at_most_one_line(
