@@ -62,7 +62,7 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     refuse_to_lose(settings.output)
     recipe = settings.recipe()
     store = stack.enter_context(opened_store(settings))
-    index, index_sha256 = checked_index(store, experiments)
+    index, index_sha256 = checked_index(store, recipe.chosen)
     weights, weights_file = find_weights(settings.weights, store, download=not settings.dry_run)
     address = given_address(settings.address)
     if settings.dry_run and address is None:
