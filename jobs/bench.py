@@ -1,18 +1,11 @@
-"""Measure tlcluster beside what people use: python jobs/bench.py --help."""
+"""Measure tlcluster beside other libraries: python jobs/bench.py --help"""
 
-import shlex
-from collections.abc import Sequence
+import functools
 
-from tlcluster.cli import command, parse
-from tlcluster.settings import BenchSettings
+from tlcluster import commands
+from tlcluster.cli import command
 
-
-def main(argv: Sequence[str]) -> int:
-    settings = parse(BenchSettings, "jobs/bench.py", __doc__, argv)
-    from tlcluster.bench.parts import run_bench
-
-    return run_bench(settings, shlex.join(["python", "jobs/bench.py", *argv]))
-
+main = functools.partial(commands.bench, typed="python jobs/bench.py")
 
 if __name__ == "__main__":
     command(main)

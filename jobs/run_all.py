@@ -1,23 +1,11 @@
-"""Run the experiments at once and write one report: python jobs/run_all.py --help."""
+"""Train the experiments at the same time and write one report: python jobs/run_all.py --help"""
 
-import os
-import shlex
-from collections.abc import Sequence
+import functools
 
-from tlcluster.cli import command, parse
-from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
-from tlcluster.settings import RunSettings
+from tlcluster import commands
+from tlcluster.cli import command
 
-
-def main(argv: Sequence[str]) -> int:
-    settings = parse(RunSettings, "jobs/run_all.py", __doc__, argv)
-    os.environ.update(tensorflow_environment())
-    # Ray and TensorFlow take seconds to import; --help and wrong flags need neither.
-    with quiet_import():
-        from tlcluster.orchestration.suite import run_suite
-
-    return run_suite(settings, shlex.join(["python", "jobs/run_all.py", *argv]))
-
+main = functools.partial(commands.run, typed="python jobs/run_all.py")
 
 if __name__ == "__main__":
     command(main)

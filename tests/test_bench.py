@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tlcluster.bench import program
+from tlcluster.bench import machine, program
 from tlcluster.bench.clock import time_epochs
 from tlcluster.bench.datasets import prepared
 from tlcluster.bench.input import PNG, RAW
@@ -22,6 +22,7 @@ from tlcluster.bench.measures import Comparison, Machine, Part, Timing, fastest,
 from tlcluster.bench.memory import ours, peak_bytes, watched_workers
 from tlcluster.bench.parts import PARTS, writable
 from tlcluster.bench.pngs import png_files
+from tlcluster.bench.program import package_alone
 from tlcluster.bench.show import number, show_machine, show_part
 from tlcluster.dataset.sample import sample
 from tlcluster.errors import UserError
@@ -108,7 +109,7 @@ def test_a_table_has_the_machine_the_peer_beside_us_and_the_commands() -> None:
         ),
         commands=("python -m tlcluster.bench.read_stream s3://…",),
     )
-    machine = Machine(
+    here = Machine(
         processor="A processor",
         cores=2,
         memory_gib=23.6,
@@ -117,7 +118,7 @@ def test_a_table_has_the_machine_the_peer_beside_us_and_the_commands() -> None:
     )
     text = io.StringIO()
     console = Console(file=text, width=80)
-    show_machine(console, machine, "3,000 images of the sample")
+    show_machine(console, here, "3,000 images of the sample")
     show_part(console, part)
     assert text.getvalue() == GOLDEN
     assert json.loads(part.model_dump_json())["comparisons"][0]["reached"] is True
@@ -194,6 +195,35 @@ def test_a_program_that_fails_is_told_in_one_line() -> None:
         program.ask("read_order", "many")
 
 
+def test_peers_find_this_package_and_nothing_that_is_installed_beside_it() -> None:
+    with package_alone() as folder:
+        assert [path.name for path in folder.iterdir()] == ["tlcluster"]
+        # -S: without the site-packages of this interpreter.
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-S",
+                "-P",
+                "-c",
+                "import tlcluster.bench.clock, tlcluster.bench.pngs",
+            ],
+            env={"PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert not folder.exists()
+
+
+def test_an_installed_package_names_what_peers_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "IN_CHECKOUT", False)
+    with pytest.raises(UserError, match="install mosaicml-streaming, webdataset, litdata, torch"):
+        peer_versions(tmp_path / "python")
+
+
 def test_a_program_has_the_cores_that_it_is_given() -> None:
     assert program.shown("matmul", cores=[1]) == "taskset -c 1 python -m tlcluster.bench.matmul"
 
@@ -266,9 +296,12 @@ def test_every_reader_is_a_program_and_has_records_of_its_own() -> None:
         (("--only", "input", "--peers", "nowhere"), "the peers' environment is missing; make it"),
         (("--only", "input", "--peers", sys.executable), "not all peers are installed there"),
         (("--only", "memory", "--json", "."), "error: --json .: is a directory; name a file"),
+        (("--only", "input", "--peers", "9" * 400), "file name too long; make it with"),
+        (("--only", "startup", "--work", "/dev/null/x"), "error: --work /dev/null/x: not a dir"),
+        (("--only", "startup", "--data", "https://u:SECRET@h"), "error: --data https://…@h: no"),
         (("--repeats", "0"), "error: --repeats 0: input should be greater than 0"),
     ],
-    ids=["part", "no-peers", "some-peers", "json", "repeats"],
+    ids=["part", "no-peers", "some-peers", "json", "long-peers", "work", "secret", "repeats"],
 )
 def test_what_cannot_be_measured_is_told_in_one_line(
     arguments: tuple[str, ...], words: str

@@ -165,8 +165,6 @@ def main(argv):
             signal.pause()
         finally:
             print("tidied up")
-    if argv[0] == "closed":
-        raise BrokenPipeError
     return int(argv[0])
 
 command(main)
@@ -183,7 +181,6 @@ command(main)
         ("away", 1, "", "error: first second\n"),
         ("SIGINT", 130, "tidied up\n", ""),
         ("SIGTERM", 143, "tidied up\n", ""),
-        ("closed", 1, "", ""),
     ],
 )
 def test_a_command_ends_with_a_status_and_at_most_one_line(

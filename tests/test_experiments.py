@@ -1,14 +1,12 @@
-"""The four experiments are the study's, and profiles change what they say they change."""
+"""The four experiments are the study's, and an experiment states its fields once."""
 
 import pytest
 from pydantic import ValidationError
 
 from tlcluster.experiments import (
-    EVERY,
     EXPERIMENTS,
-    PROFILES,
     STUDY,
-    Experiment,
+    differences,
     trainable_parameters,
 )
 
@@ -71,13 +69,18 @@ def test_an_experiment_cannot_be_changed() -> None:
         EXPERIMENTS["other"] = EXPERIMENTS["frozen"]  # type: ignore[index]
 
 
-def test_the_paper_profile_changes_nothing() -> None:
-    assert PROFILES["paper"] == {}
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_changes_fields_that_exist_of_experiments_that_exist(profile: str) -> None:
-    for name, changes in PROFILES[profile].items():
-        assert name == EVERY or name in EXPERIMENTS
-        for experiment in EXPERIMENTS.values():
-            assert Experiment(**{**experiment.model_dump(), **changes})
+def test_the_differences_of_an_experiment_are_worded_by_its_fields() -> None:
+    frozen = EXPERIMENTS["frozen"]
+    wide = frozen.model_copy(update={"dense_units": 2048, "weight_decay": 1e-4, "patience": 5})
+    assert differences(wide, frozen) == [
+        "dense units 2048",
+        "patience 5 epochs",
+        "weight decay 0.0001",
+    ]
+    assert differences(frozen, frozen) == []
+    assert differences(EXPERIMENTS["finetuned"]) == [
+        "base trained",
+        "images augmented",
+        "epochs at most 200",
+    ]
+    assert differences(frozen, EXPERIMENTS["augmented"]) == ["images augmented: no"]

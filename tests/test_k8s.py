@@ -60,7 +60,7 @@ from ray._private.ray_constants import DEFAULT_DASHBOARD_PORT, DEFAULT_PORT
 import tlcluster
 from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.cli import parse
-from tlcluster.settings import IngestSettings, RunSettings, chosen_experiments
+from tlcluster.settings import IngestSettings, RunSettings
 from tlcluster.training import weights
 
 SHARED = ROOT.parent / "shared" / "k8s"
@@ -589,7 +589,7 @@ def assert_entrypoint_parses(items: Objects) -> RunSettings:
     settings = parse(RunSettings, script, "", flags)
     assert settings.run_name == values_of(items, submitter)["RUN_NAME"]
     assert settings.store != settings.output
-    assert chosen_experiments(settings)
+    assert settings.recipe().chosen
     return settings
 
 
@@ -677,7 +677,7 @@ def test_volumes_hold_what_the_program_may_put_there(overlay: str) -> None:
 
 def test_there_are_as_many_gpu_workers_as_experiments() -> None:
     spec = only(objects("gpu"), "RayJob")["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
-    assert spec["replicas"] == len(chosen_experiments(RunSettings()))
+    assert spec["replicas"] == len(RunSettings().recipe().chosen)
 
 
 def test_the_store_in_the_cluster_is_where_its_clients_look() -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tlcluster.commands import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = {
     ".".join(path.relative_to(ROOT / "tlcluster").with_suffix("").parts): path.read_text()
@@ -30,9 +32,11 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "training": "storage dataset",
         "orchestration": "storage dataset training report",
         "bench": "storage dataset training report orchestration",
+        "commands": "storage dataset training report orchestration bench",
     }.items()
 }
-"""Room → the rooms that its modules may import. `TOP` is what lies in no room."""
+"""Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what
+a user calls."""
 
 HOMES: Mapping[str, frozenset[str]] = {
     "tensorflow": frozenset({"training", "bench"}),
@@ -96,6 +100,8 @@ def neighbours(source: str, *, deferred: bool = True) -> Iterator[tuple[str, int
 
 
 def room_of(module: str) -> str:
+    if module in ("commands", "__main__"):
+        return "commands"
     return module.rpartition(".")[0].partition(".")[0]
 
 
@@ -110,7 +116,7 @@ def violations(module: str, source: str) -> list[str]:
         if library == "ray" and "._" in rest and module not in PRIVATE:
             broken.append(f"{module}:{found.line}: {found.name} is private to Ray")
         if library == "jobs":
-            broken.append(f"{module}:{found.line}: a command is no library")
+            broken.append(f"{module}:{found.line}: a script is no library")
     for other, line in neighbours(source):
         if room_of(other) not in ALLOWED[room]:
             broken.append(f"{module}:{line}: {other} is not below {room or 'the top level'}")
@@ -174,7 +180,8 @@ def test_the_driver_needs_no_tensorflow() -> None:
         ("dataset.order", "from tlcluster.report.runs import Run", "report.runs is not below"),
         ("report.page", "from tlcluster.dataset import order", "dataset.order is not below report"),
         ("training.step", "import tlcluster.bench.views", "bench.views is not below training"),
-        ("orchestration.suite", "from jobs import run_all", "a command is no library"),
+        ("orchestration.suite", "from jobs import run_all", "a script is no library"),
+        ("settings", "from tlcluster import commands", "settings:1: commands is not below"),
         ("orchestration.cluster", "from ray.train.v2._internal import x", "is private to Ray"),
     ],
 )
@@ -191,14 +198,14 @@ def test_what_the_rules_allow_passes() -> None:
 HELP = f"""
 import runpy, sys
 sys.modules.update(dict.fromkeys({HEAVY!r}))  # None there: `import` says it is not installed
-sys.argv = [sys.argv[1], "--help"]
+sys.argv = [*sys.argv[1:], "--help"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def help_of(job: Path) -> subprocess.CompletedProcess[str]:
+def help_of(job: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", HELP, str(job)],
+        [sys.executable, "-c", HELP, str(job), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -212,6 +219,13 @@ def test_a_command_prints_its_help_where_no_large_library_is_installed(job: Path
     done = help_of(job)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: ")
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_tlcluster_prints_its_help_where_no_large_library_is_installed(command: str | None) -> None:
+    done = help_of(ROOT / "tlcluster/__main__.py", *([command] if command else []))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: python -m tlcluster {command or 'COMMAND'} ")
 
 
 @pytest.mark.parametrize("library", HEAVY)

@@ -35,9 +35,22 @@ def test_on_a_terminal_there_is_a_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
     with meter("decoding", 10, "images", show=True) as advance:
         advance(10)
     assert "10 of 10 images" in capsys.readouterr().err
+
+
+def test_on_a_dumb_terminal_there_are_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(tlcluster.meter, "LINE_SECONDS", 0.0)
+    with meter("decoding", 10, "images", show=True) as advance:
+        advance(5)
+        assert capsys.readouterr().err.startswith("decoding: 5 of 10 images")
+        advance(5)
 
 
 def test_it_can_be_silent(

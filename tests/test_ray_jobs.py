@@ -250,7 +250,7 @@ def test_an_experiment_whose_node_is_lost_goes_on_elsewhere_and_the_other_does_n
             "OUTPUT",
             (
                 "--store embedded: this cluster has NODES nodes, and the embedded store is on one; "
-                "fill a store that all nodes reach with jobs/ingest.py and name it"
+                "fill a store that all nodes reach with python jobs/ingest.py and name it"
             ),
         ),
         (

@@ -8,13 +8,12 @@ from pydantic import BaseModel
 
 from tlcluster.cli import parse
 from tlcluster.errors import UserError
-from tlcluster.experiments import EXPERIMENTS, PROFILES
+from tlcluster.experiments import EXPERIMENTS
 from tlcluster.settings import (
     IngestSettings,
     OneSettings,
     ReportSettings,
     RunSettings,
-    chosen_experiments,
     worker_range,
 )
 
@@ -33,7 +32,7 @@ def refusal(model: type[BaseModel], arguments: Sequence[str]) -> str:
     def choose() -> None:
         settings = parse(model, "jobs/run_all.py", "", arguments)
         assert isinstance(settings, RunSettings)
-        chosen_experiments(settings)
+        settings.recipe()
 
     with pytest.raises(UserError) as caught:
         choose()
@@ -50,10 +49,9 @@ AT_LEAST_ONE_WORKER = "an experiment needs at least 1 worker"
 N_OR_RANGE = "give a number N, or MIN:MAX"
 
 REFUSED = {
-    "--experiments frozen,finetune": f"no experiment 'finetune'; did you mean finetuned? {NAMES}",
-    "--experiments ,": f"no experiment ''; {NAMES}",
-    "--experiments frozen,frozen": "names an experiment twice; name each once",
-    "--profile papr": "no such profile; did you mean paper? allowed: paper, quick",
+    "--experiments frozen,frozen": "has frozen twice; name each once",
+    "--profile papr": "no such profile; did you mean paper? allowed: paper, quick, or a file whose "
+    "name ends in .toml",
     "--set frozen.rate=1": f"no field 'rate'; {FIELDS}",
     "--set frozen.epoch=1": f"no field 'epoch'; did you mean epochs? {FIELDS}",
     "--set frozen.title=Best": f"no field 'title'; {FIELDS}",
@@ -75,7 +73,8 @@ REFUSED = {
     "--workers 0": AT_LEAST_ONE_WORKER,
     "--workers -2": AT_LEAST_ONE_WORKER,
     "--workers 0:4": AT_LEAST_ONE_WORKER,
-    "--workers 4:2": "the least, 4, is more than the most, 2; give MIN:MAX",
+    "--workers 4:2": "the minimum, 4, is more than the maximum, 2; give MIN:MAX",
+    "--workers 10001": "an experiment has at most 10,000 workers",
     "--workers two": N_OR_RANGE,
     "--workers 1:": N_OR_RANGE,
     "--workers 1:2:3": N_OR_RANGE,
@@ -133,28 +132,39 @@ def test_run_one_and_run_all_have_the_same_flags() -> None:
     assert RunSettings.model_fields.keys() ^ OneSettings.model_fields.keys() == {
         "experiment",
         "experiments",
+        "list_experiments",
     }
 
 
-def test_run_one_refuses_an_unknown_experiment() -> None:
-    assert refusal(OneSettings, ["augmentd"]) == (
-        f"EXPERIMENT augmentd: no such experiment; did you mean augmented? {NAMES}"
+@pytest.mark.parametrize("names", ["augmentd", "frozen,augmentd", ",augmentd"])
+def test_an_unknown_experiment_is_refused_with_the_nearest_ones(names: str) -> None:
+    refused = refusal(RunSettings, ["--experiments", names])
+    assert refused in (
+        f"no experiment 'augmentd'; did you mean augmented? {NAMES}",
+        f"no experiment ''; {NAMES}",
     )
 
 
+def test_run_one_takes_one_experiment() -> None:
+    assert refusal(OneSettings, ["frozen,augmented"]) == (
+        "EXPERIMENT frozen,augmented: give the name of one experiment"
+    )
+    with pytest.raises(UserError, match="no experiment 'augmentd'; did you mean augmented"):
+        one("augmentd").suite().recipe()
+
+
+@pytest.mark.parametrize("flag", ["--epochs", "--views", "--workers", "--seed", "--cache-gib"])
+def test_a_number_of_400_digits_is_refused(flag: str) -> None:
+    assert refusal(RunSettings, [flag, "9" * 400]).startswith(f"{flag} 999")
+
+
 def test_experiments_come_in_the_order_of_the_report() -> None:
-    chosen = chosen_experiments(told("--experiments", "finetuned, frozen"))
+    chosen = told("--experiments", "finetuned, frozen").recipe().chosen
     assert [experiment.name for experiment in chosen] == ["frozen", "finetuned"]
 
 
 def test_the_paper_profile_is_the_study_s_recipe() -> None:
-    assert chosen_experiments(told("--profile", "paper")) == tuple(EXPERIMENTS.values())
-
-
-def test_a_profile_changes_every_experiment_and_then_the_one() -> None:
-    quick = {e.name: e for e in chosen_experiments(told())}
-    assert quick["frozen"].epochs == PROFILES["quick"]["*"]["epochs"]
-    assert quick["finetuned"].epochs == PROFILES["quick"]["finetuned"]["epochs"]
+    assert told("--profile", "paper").recipe().chosen == tuple(EXPERIMENTS.values())
 
 
 def test_later_changes_win_and_the_epochs_flag_is_last() -> None:
@@ -162,7 +172,7 @@ def test_later_changes_win_and_the_epochs_flag_is_last() -> None:
         *("--set", "*.patience=4", "--set", "frozen.patience=2", "--set", "frozen.epochs=7"),
         *("--experiments", "frozen,augmented", "--epochs", "3"),
     )
-    frozen, augmented = chosen_experiments(settings)
+    frozen, augmented = settings.recipe().chosen
     assert (frozen.patience, augmented.patience) == (2, 4)
     assert (frozen.epochs, augmented.epochs) == (3, 3)
 

@@ -1,5 +1,6 @@
 """The batch scripts of slurm/: shellcheck, and the facts that stand in them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -76,6 +77,45 @@ def test_the_number_of_nodes_stands_in_one_place(script: str) -> None:
 
 def test_the_array_has_a_task_for_each_experiment() -> None:
     assert options("run_one.sbatch")["array"] == f"0-{len(EXPERIMENTS) - 1}"
+
+
+def chosen(task: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a task of the array trains: run_one.sbatch without Ray."""
+    script = (SLURM / "run_one.sbatch").read_text()
+    stub = f'python=("{sys.executable}"); with_ray() {{ echo "with_ray $*"; }}'
+    return subprocess.run(
+        ["bash", "-c", script.replace("source slurm/ray.sh", stub), "run_one.sbatch", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SLURM_ARRAY_TASK_ID": str(task)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_task_of_the_array_trains_the_experiment_of_its_number_in_the_recipe(
+    tmp_path: Path,
+) -> None:
+    recipe = tmp_path / "my recipe.toml"
+    recipe.write_text("[experiments.wide]\n")
+    assert chosen(3, "--profile", "paper").stdout == (
+        "experiment 3 of 0 to 3: finetuned\nwith_ray jobs/run_one.py --profile paper finetuned\n"
+    )
+    assert chosen(4, "--profile", str(recipe)).stdout == (
+        f"experiment 4 of 0 to 4: wide\nwith_ray jobs/run_one.py --profile {recipe} wide\n"
+    )
+
+
+def test_a_task_without_an_experiment_or_with_a_wrong_recipe_starts_no_ray(tmp_path: Path) -> None:
+    recipe = tmp_path / "wrong.toml"
+    recipe.write_text("[experiment.wide]\n")
+    for done, said in (
+        (chosen(4), "error: task 4: this recipe has the experiments 0 to 3, frozen augmented"),
+        (chosen(0, "--profile", str(recipe)), f"error: {recipe}: experiment: no such key"),
+    ):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(said)
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

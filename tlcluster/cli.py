@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import errno
+import os
 import signal
 import sys
 import time
@@ -15,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.terminal import Stream, one_line, replace_standard_streams
 
 STARTED = time.time()
 """When this process began, a moment ago for a command; in seconds since 1970."""
@@ -23,6 +26,7 @@ OK = 0
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 TERMINATED = 143
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -38,9 +42,9 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
 
     Every field of `model` is one flag, `run_name` is `--run-name`; its
     description is the help text. A field with `json_schema_extra={"argument":
-    True}` is a positional argument, one with `{"flag": "--json"}` goes by that
-    name, which a pydantic field cannot have; a tuple of strings is a flag that
-    may be repeated, a bool is a flag without a value.
+    True}` is a positional argument. A field with `{"flag": "--json"}` has that
+    flag; pydantic allows no field of this name. A tuple of strings is a flag
+    that may be repeated, a bool is a flag without a value.
 
     Raises:
         UserError: a flag is unknown or a value is not allowed.
@@ -52,7 +56,7 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
     try:
         return model(**given)
     except ValidationError as error:
-        raise UserError(_one_line(model, error)) from None
+        raise UserError(_complaint(model, error)) from None
 
 
 def _extra(field: FieldInfo) -> Mapping[str, object]:
@@ -103,7 +107,7 @@ def _kind(annotation: object) -> str:
     return {int: "N", float: "X"}.get(options[0], "TEXT")
 
 
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+def _complaint(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
@@ -114,7 +118,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """How an error message names the allowed words: the nearest first, then all."""
+    """The allowed words, for an error message: the nearest first, then all."""
     words = list(allowed)
     close = difflib.get_close_matches(word, words, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -122,20 +126,47 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 
 def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a job's `main` on the process's arguments and end the process with its status."""
-    # SIGTERM unwinds as Ctrl-C does, so that nothing is left behind.
+    """Run `main` on the arguments of this process and exit with its status.
+
+    An error is one line on standard error, or on standard output if standard error cannot be
+    written. If standard output cannot be written, the command still runs to its end, and the
+    status is not 0; but a reader that goes away ends it, as SIGTERM does.
+    """
+    out, err = replace_standard_streams()
+    # SIGTERM unwinds the stack as Ctrl-C does, so that nothing is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    # Output may fail in another thread; the handler of a signal runs in the main one.
+    out.on_broken_pipe = lambda: os.kill(os.getpid(), signal.SIGTERM)
     try:
         status = main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(err, f"error: {one_line(str(error))}")
         status = USAGE
     except StoreUnavailable as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(err, f"error: {one_line(str(error))}")
         status = FAILED
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        status = FAILED
-    sys.exit(status)
+    except SystemExit as end:
+        # argparse after --help, or the handler above.
+        status = end.code if isinstance(end.code, int) else OK
+    sys.exit(_checked(status, out, err))
+
+
+def _say(err: Stream, line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+    if err.failure:
+        print(line)
+
+
+def _checked(status: int, out: Stream, err: Stream) -> int:
+    """The exit status of a command whose output may have failed."""
+    out.on_broken_pipe = None
+    sys.stdout.flush()
+    if out.failure is None:
+        return status
+    if out.failure.errno == errno.EPIPE:
+        return BROKEN_PIPE
+    reason = (out.failure.strerror or str(out.failure)).lower()
+    _say(err, f"error: standard output: {reason}; the output is incomplete")
+    return status or FAILED

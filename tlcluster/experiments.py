@@ -1,7 +1,7 @@
-"""The four experiments and the profiles: what is trained, and how.
+"""The study's four experiments: what is trained, and how.
 
 An experiment is a frozen value. Experiments differ in their fields, never in
-code, and a profile is a set of changes to those fields.
+code. `tlcluster.recipes` changes them and adds others.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 
+MOST_EPOCHS = 1_000_000
+"""Above every use; larger numbers would overflow in the arithmetic of steps and times."""
+
 
 def _recipe(default: Any = ..., *, label: str, unit: str = "", **limits: Any) -> Any:
-    """A field that belongs to the recipe: what decides the result, besides seed and data."""
+    """A field of the recipe: it decides the result, together with the seed and the data."""
     return Field(default, title=label, json_schema_extra={"unit": unit}, **limits)
 
 
@@ -34,18 +37,18 @@ class Experiment(BaseModel):
     augment: bool = _recipe(False, label="images augmented")
     preprocess: Literal["raw", "base"] = _recipe("raw", label="input preprocessing")
     """`raw` feeds RGB in 0…255, as the study did; `base` is the preprocessing of the base."""
-    dense_units: int = _recipe(512, label="dense units", gt=0)
+    dense_units: int = _recipe(512, label="dense units", gt=0, le=65_536)
     batch_norm: bool = _recipe(False, label="batch normalisation")
     dropout: float = _recipe(0.0, label="dropout rate", ge=0, lt=1)
 
-    epochs: int = _recipe(label="epochs at most", gt=0)
-    """Early stopping may end the training before."""
-    patience: int = _recipe(10, label="patience", unit="epochs", gt=0)
+    epochs: int = _recipe(label="epochs at most", gt=0, le=MOST_EPOCHS)
+    """Early stopping may end the training earlier."""
+    patience: int = _recipe(10, label="patience", unit="epochs", gt=0, le=MOST_EPOCHS)
     """Epochs without a better validation accuracy before training stops."""
     learning_rate: float = _recipe(1e-3, label="learning rate", gt=0, allow_inf_nan=False)
     weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
-    global_batch: int = _recipe(128, label="global batch", gt=0)
+    global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
 
     @field_validator("base")
     @classmethod
@@ -57,7 +60,7 @@ class Experiment(BaseModel):
     @field_validator("preprocess", mode="before")
     @classmethod
     def _older_name(cls, value: object) -> object:
-        # Version 0.1.0 knew one base, and called its preprocessing by that name.
+        # Version 0.1.0 had one base and named its preprocessing after it.
         return "base" if value == "vgg16" else value
 
 
@@ -68,7 +71,30 @@ RECIPE: Mapping[str, str] = MappingProxyType(
         if isinstance(field.json_schema_extra, dict)
     }
 )
-"""Field of the recipe → its label, with its unit where it has one."""
+"""Field of the recipe → its label, with its unit if it has one."""
+
+
+def worded(field: str, value: object) -> str:
+    """A field of the recipe with its value in words: `dense units 2048`, `images augmented`."""
+    info = Experiment.model_fields[field]
+    if isinstance(value, bool):
+        return str(info.title) if value else f"{info.title}: no"
+    unit = info.json_schema_extra["unit"] if isinstance(info.json_schema_extra, dict) else ""
+    number = f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(filter(None, (info.title, number, str(unit))))
+
+
+def differences(experiment: Experiment, other: Experiment | None = None) -> list[str]:
+    """The fields of the recipe that differ from another experiment's, in words.
+
+    Without another, from the defaults; a field without a default always differs.
+    """
+    return [
+        worded(field, value)
+        for field in RECIPE
+        if (value := getattr(experiment, field))
+        != (getattr(other, field) if other else Experiment.model_fields[field].default)
+    ]
 
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
@@ -122,21 +148,6 @@ def trainable_parameters(experiment: Experiment, classes: int = 10) -> int:
     dense = (BASE_FEATURES + 1) * units + (units + 1) * classes
     norms = 2 * (BASE_FEATURES + units) if experiment.batch_norm else 0
     return (BASE_PARAMETERS if experiment.base_trainable else 0) + norms + dense
-
-
-EVERY = "*"
-"""In a profile: the change holds for every experiment."""
-
-PROFILES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
-    {
-        "paper": {},
-        "quick": {
-            EVERY: {"epochs": 12, "global_batch": 25},
-            "finetuned": {"epochs": 6, "learning_rate": 5e-5, "preprocess": "base"},
-        },
-    }
-)
-"""Profile → experiment (or every one) → field → value; later entries win."""
 
 
 class StudyResult(BaseModel):

@@ -1,4 +1,4 @@
-"""How far a long step is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a long step: a bar on a terminal, a line from time to time elsewhere."""
 
 import contextlib
 import time
@@ -9,17 +9,19 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tlcluster.terminal import redraws
+
 LINE_SECONDS = 10.0
-"""Time between two lines where the output is no terminal."""
+"""Time between two lines if the output is not a terminal."""
 
 Advance = Callable[[int], None]
 
 
 @contextlib.contextmanager
 def meter(step: str, total: int, unit: Literal["images", "bytes"], show: bool) -> Iterator[Advance]:
-    """Inside the block, call what it gives with the amount that was done since the last call.
+    """Show the progress of a block on standard error, unless `show` is false.
 
-    Everything goes to standard error; with `show` false, nothing does.
+    Yields a function: call it with the amount that was done since the last call.
     """
     console = Console(stderr=True, quiet=not show)
     started = time.monotonic()
@@ -31,7 +33,7 @@ def meter(step: str, total: int, unit: Literal["images", "bytes"], show: bool) -
             return f"{decimal(done)} of {decimal(total)}, {decimal(int(rate))}/s"
         return f"{done:,} of {total:,} {unit}, {rate:,.0f}/s"
 
-    if console.is_terminal:
+    if redraws(console):
         columns = (
             TextColumn("{task.description:<11}"),
             BarColumn(),

@@ -7,8 +7,17 @@ from tlcluster.errors import UserError
 CHECKOUT = Path(__file__).parents[1]
 """The folder around the package: the checkout, unless the package was installed from a wheel."""
 
+IN_CHECKOUT = (CHECKOUT / "jobs" / "run_all.py").is_file()
+"""False if the package was installed from a wheel."""
+
 SHARED = CHECKOUT.parent / "shared"
 """Beside the checkout: weights and images, on machines that have them."""
+
+
+def typed(command: str) -> str:
+    """How a user types a command here: `python jobs/ingest.py`, or `tlcluster ingest`."""
+    script = {"run": "run_all"}.get(command, command.replace("-", "_"))
+    return f"python jobs/{script}.py" if IN_CHECKOUT else f"tlcluster {command}"
 
 
 def expanded(path: str | Path) -> Path:

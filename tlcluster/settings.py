@@ -1,17 +1,16 @@
-"""What a run is told. Every flag has its one home here; `tlcluster.cli` makes the flags."""
+"""The settings of every command, one model each; `tlcluster.cli` makes flags of their fields."""
 
 import datetime
 import itertools
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
-from tlcluster.errors import UserError
-from tlcluster.experiments import EVERY, EXPERIMENTS, PROFILES, RECIPE, Experiment
+from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
+from tlcluster.recipe_files import PROFILES, profile_name
+from tlcluster.recipes import Recipe, resolve
 
 EMBEDDED = "embedded"
 
@@ -22,16 +21,20 @@ MAX_SIDE = 1024
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+MOST_WORKERS = 10_000
+MOST_MINUTES = 10_000_000
+"""Nineteen years; larger numbers would overflow in the arithmetic of times."""
+
 
 class CommonSettings(BaseModel):
-    """The flags that `jobs/run_all.py` and `jobs/run_one.py` share."""
+    """The flags that `run` and `run-one` share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: str = Field(
         EMBEDDED,
         description="where the shards are: s3://BUCKET/PREFIX, a directory, or `embedded`, a real "
-        "S3 server on this machine, filled with the sample that the package ships",
+        "S3 server on this machine, filled with the sample of the package",
         json_schema_extra={"metavar": "URL"},
     )
     output: str = Field(
@@ -41,18 +44,18 @@ class CommonSettings(BaseModel):
     )
     run_name: str | None = Field(
         None,
-        description="name of the run; the same name goes on with what is unfinished "
-        "[PROFILE-UTC TIME]",
+        description="name of the run; a run of this name continues [PROFILE-UTC TIME]",
         json_schema_extra={"metavar": "NAME"},
     )
     profile: str = Field(
         "quick",
-        description=f"recipe: {' or '.join(PROFILES)}",
-        json_schema_extra={"metavar": "NAME"},
+        description=f"recipe: {', '.join(PROFILES)}, or a TOML file that changes experiments and "
+        "adds others",
+        json_schema_extra={"metavar": "NAME|FILE"},
     )
     workers: str = Field(
         "1",
-        description="workers per experiment, or the least and the most",
+        description="workers per experiment, or a minimum and a maximum",
         json_schema_extra={"metavar": "N|MIN:MAX"},
     )
     gpus_per_worker: float | None = Field(
@@ -65,37 +68,43 @@ class CommonSettings(BaseModel):
         None,
         description="CPUs of a worker [as many as let all experiments run at once, at least 0.5]",
         ge=0.01,
+        le=10_000,
     )
     epochs: int | None = Field(
-        None, description="most epochs of every experiment [as the profile says]", gt=0
+        None,
+        description="most epochs of every experiment [as the profile says]",
+        gt=0,
+        le=MOST_EPOCHS,
     )
-    seed: int = Field(524, description="seed of everything that is random", ge=0, lt=2**31)
+    seed: int = Field(524, description="seed of all random numbers", ge=0, lt=2**31)
     views: int | None = Field(
         None,
-        description="augmented views that experiments with a frozen base take in turn: faster, "
-        "and an approximation [a fresh view every epoch]",
+        description="number of augmented views that experiments with a frozen base use in turn: "
+        "faster, but an approximation [a new view every epoch]",
         gt=0,
+        le=MOST_EPOCHS,
     )
     view_seed: int | None = Field(
         None,
-        description="seed of the augmented views; with --views, the features of another run's are "
-        "found [--seed]",
+        description="seed of the augmented views; with --views, a run finds the features of "
+        "another run with the same views [--seed]",
         ge=0,
         lt=2**31,
     )
     feature_cache: bool = Field(
         True,
-        description="compute the frozen base's features anew whenever they are needed; "
+        description="compute the features of the frozen base again each time they are needed; "
         "slow, for comparison",
     )
     set: tuple[str, ...] = Field(
         (),
-        description="change one field of one experiment, `*` for all; may be repeated",
+        description="change one field of one experiment, or of all with `*`; may be repeated; "
+        "wins over the profile",
         json_schema_extra={"metavar": "EXPERIMENT.FIELD=VALUE"},
     )
     scale_batch: bool = Field(
         False,
-        description="let global batch and learning rate grow with the number of workers; "
+        description="multiply global batch and learning rate by the number of workers; "
         "results then depend on it",
     )
     weights: str | None = Field(
@@ -106,14 +115,16 @@ class CommonSettings(BaseModel):
     )
     deadline: float | None = Field(
         None,
-        description="minutes after which an experiment that still runs is ended as failed",
+        description="minutes after which an experiment that is still running fails",
         gt=0,
+        le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
     stall: float = Field(
         30,
-        description="minutes without progress after which an experiment is ended as failed",
+        description="minutes without progress after which an experiment fails",
         gt=0,
+        le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
     retries: int = Field(
@@ -128,7 +139,7 @@ class CommonSettings(BaseModel):
         json_schema_extra={"metavar": "DIR"},
     )
     cache_gib: float = Field(
-        20, description="most space that folder takes, in GiB", gt=0, allow_inf_nan=False
+        20, description="maximum size of that folder in GiB", gt=0, le=2**30, allow_inf_nan=False
     )
     address: str | None = Field(
         None,
@@ -138,15 +149,8 @@ class CommonSettings(BaseModel):
 
     @property
     def seed_of_views(self) -> int:
-        """What decides the augmented views: the run's seed unless `view_seed` is given."""
+        """The seed of the augmented views: the run's seed unless `view_seed` is given."""
         return self.seed if self.view_seed is None else self.view_seed
-
-    @field_validator("profile")
-    @classmethod
-    def _known_profile(cls, value: str) -> str:
-        if value not in PROFILES:
-            raise ValueError(f"no such profile; {nearest(value, PROFILES)}")
-        return value
 
     @field_validator("workers")
     @classmethod
@@ -155,7 +159,11 @@ class CommonSettings(BaseModel):
         if least < 1:
             raise ValueError("an experiment needs at least 1 worker")
         if least > most:
-            raise ValueError(f"the least, {least}, is more than the most, {most}; give MIN:MAX")
+            raise ValueError(
+                f"the minimum, {least}, is more than the maximum, {most}; give MIN:MAX"
+            )
+        if most > MOST_WORKERS:
+            raise ValueError(f"an experiment has at most {MOST_WORKERS:,} workers")
         return value
 
     @field_validator("run_name")
@@ -170,38 +178,40 @@ class CommonSettings(BaseModel):
 
 
 class RunSettings(CommonSettings):
-    """The flags of `jobs/run_all.py`."""
+    """The flags of `run`."""
 
-    experiments: str = Field(
-        ",".join(EXPERIMENTS),
-        description="which experiments, separated by commas",
+    experiments: str | None = Field(
+        None,
+        description="which experiments, separated by commas "
+        f"[all: {', '.join(EXPERIMENTS)}, and those that a recipe file adds]",
         json_schema_extra={"metavar": "A,B,…"},
     )
-
-    @field_validator("experiments")
-    @classmethod
-    def _known_experiments(cls, value: str) -> str:
-        names = [name.strip() for name in value.split(",")]
-        for name in names:
-            if name not in EXPERIMENTS:
-                raise ValueError(f"no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
-        if len(set(names)) < len(names):
-            raise ValueError("names an experiment twice; name each once")
-        return ",".join(names)
+    list_experiments: bool = Field(
+        False, description="print the names of the experiments, one per line, and start nothing"
+    )
 
     def named(self) -> "RunSettings":
-        """The same settings with a run name: the one given, else profile and UTC time."""
+        """The same settings with a run name: the given one, or profile and UTC time."""
         if self.run_name is not None:
             return self
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        return self.model_copy(update={"run_name": f"{self.profile}-{now}"})
+        return self.model_copy(update={"run_name": f"{profile_name(self.profile)}-{now}"})
+
+    def recipe(self) -> Recipe:
+        """The experiments with profile, `--set` and `--epochs` applied.
+
+        Raises:
+            UserError: a name, key or value is not allowed, or the profile's file cannot be read.
+        """
+        return resolve(self.profile, self.set, self.epochs, self.experiments)
 
 
 class OneSettings(CommonSettings):
-    """The arguments of `jobs/run_one.py`."""
+    """The arguments of `run-one`."""
 
     experiment: str = Field(
-        description=f"which one: {', '.join(EXPERIMENTS)}", json_schema_extra={"argument": True}
+        description=f"which one: {', '.join(EXPERIMENTS)}, or one that a recipe file adds",
+        json_schema_extra={"argument": True},
     )
 
     def suite(self) -> RunSettings:
@@ -210,14 +220,14 @@ class OneSettings(CommonSettings):
 
     @field_validator("experiment")
     @classmethod
-    def _known_experiment(cls, value: str) -> str:
-        if value not in EXPERIMENTS:
-            raise ValueError(f"no such experiment; {nearest(value, EXPERIMENTS)}")
+    def _only_one(cls, value: str) -> str:
+        if "," in value:
+            raise ValueError("give the name of one experiment")
         return value
 
 
 def worker_range(value: str) -> tuple[int, int]:
-    """`N` or `MIN:MAX` → (least, most). Raises ValueError where it is neither."""
+    """`N` or `MIN:MAX` → (minimum, maximum). Raises ValueError if it is neither."""
     least, colon, most = value.partition(":")
     try:
         return int(least), int(most if colon else least)
@@ -236,51 +246,8 @@ def size_of(value: str) -> tuple[int, int]:
     return width, height
 
 
-def chosen_experiments(settings: RunSettings) -> tuple[Experiment, ...]:
-    """The experiments of a run with profile, `--set` and `--epochs` applied, in report order.
-
-    Raises:
-        UserError: a `--set` names no experiment or field, or its value is not allowed.
-    """
-    names = settings.experiments.split(",")
-    changes = [
-        *PROFILES[settings.profile].items(),
-        *(_parse_set(text) for text in settings.set),
-        *([(EVERY, {"epochs": settings.epochs})] if settings.epochs else []),
-    ]
-    # To all of them, so that a wrong `--set` is told whichever experiments are chosen.
-    changed = [_apply(experiment, changes) for experiment in EXPERIMENTS.values()]
-    return tuple(experiment for experiment in changed if experiment.name in names)
-
-
-def _parse_set(text: str) -> tuple[str, dict[str, str]]:
-    target, equals, value = text.partition("=")
-    name, dot, field = target.partition(".")
-    if not (equals and dot):
-        raise UserError(f"--set {text}: give EXPERIMENT.FIELD=VALUE")
-    if name != EVERY and name not in EXPERIMENTS:
-        raise UserError(f"--set {text}: no experiment {name!r}; {nearest(name, EXPERIMENTS)}")
-    if field not in RECIPE:
-        raise UserError(f"--set {text}: no field {field!r}; {nearest(field, RECIPE)}")
-    return name, {field: value}
-
-
-def _apply(experiment: Experiment, changes: list[tuple[str, Mapping[str, Any]]]) -> Experiment:
-    values = experiment.model_dump()
-    for name, fields in changes:
-        if name not in (EVERY, experiment.name):
-            continue
-        try:
-            values = Experiment(**{**values, **fields}).model_dump()
-        except ValidationError as error:
-            first = error.errors()[0]
-            change = f"{name}.{first['loc'][0]}={first['input']}"
-            raise UserError(f"--set {change}: {first['msg'].lower()}") from None
-    return Experiment(**values)
-
-
 class IngestSettings(BaseModel):
-    """The flags of `jobs/ingest.py`."""
+    """The flags of `ingest`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -290,7 +257,7 @@ class IngestSettings(BaseModel):
         json_schema_extra={"metavar": "PATH|URL"},
     )
     store: str = Field(
-        description="where to: s3://BUCKET/PREFIX or a directory, which is made",
+        description="where to: s3://BUCKET/PREFIX, or a directory, which is created",
         json_schema_extra={"metavar": "URL"},
     )
     image_size: str | None = Field(
@@ -315,17 +282,17 @@ class IngestSettings(BaseModel):
     )
     rows_per_shard: int | None = Field(
         None,
-        description="images per shard [as many as take 6 MB: 2048 of 32×32 pixels], few enough "
-        "for the first step of a training to come soon, and enough for S3 to be read at full speed",
+        description="images per shard [as many as take 6 MB: 2048 of 32×32 pixels], small, "
+        "so that training starts soon, and large enough for the full speed of S3",
         gt=0,
         le=65_536,
     )
     processes: int | None = Field(
-        None, description="processes that decode images [one for each CPU]", gt=0, le=1024
+        None, description="processes that decode images [one per CPU]", gt=0, le=1024
     )
     cache: str | None = Field(
         None,
-        description="folder for downloads and for shards on their way [$XDG_CACHE_HOME/tlcluster]",
+        description="folder for downloads and unfinished shards [$XDG_CACHE_HOME/tlcluster]",
         json_schema_extra={"metavar": "DIR"},
     )
 
@@ -353,7 +320,7 @@ class IngestSettings(BaseModel):
 
 
 class ReportSettings(BaseModel):
-    """The flags of `jobs/report.py`."""
+    """The flags of `report`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -377,12 +344,12 @@ BENCH_PARTS = {
         "suite-few-views",
     ),
 }
-"""Part of `jobs/bench.py` → its tables; `--only` takes the names of both. The last is the longest,
-so that the others are known before it ends."""
+"""Part of the benchmark → its tables; `--only` takes the names of both. The longest is the last, so
+that the others are known before it ends."""
 
 
 class BenchSettings(BaseModel):
-    """The flags of `jobs/bench.py`."""
+    """The flags of `bench`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -393,27 +360,29 @@ class BenchSettings(BaseModel):
     )
     data: str | None = Field(
         None,
-        description="images to measure on: CINIC-10 as jobs/ingest.py takes it "
-        "[../shared/data/cinic10-cifar-part.tar.xz, else the sample that the package ships]",
+        description="images to measure on: a folder or an archive of CINIC-10 "
+        "[../shared/data/cinic10-cifar-part.tar.xz, else the sample of the package]",
         json_schema_extra={"metavar": "PATH"},
     )
     per_class: int = Field(
         60,
-        description="images a class and split for what takes long and is the same for every image",
+        description="images per class and split in measurements that take long and do the same "
+        "for every image",
         gt=0,
+        le=1_000_000,
     )
-    repeats: int = Field(3, description="how often everything is measured", gt=0)
+    repeats: int = Field(3, description="how often everything is measured", gt=0, le=1000)
     quick: bool = Field(
-        False, description="the sample, once, a few epochs: to see that all of it works"
+        False, description="the sample, once, few epochs: to check that everything works"
     )
     findings: str | None = Field(
         None,
-        description="where to write all that was found as JSON",
+        description="file for all results as JSON",
         json_schema_extra={"flag": "--json", "metavar": "FILE"},
     )
     work: str = Field(
         "build/bench",
-        description="folder for records in the peers' formats and for runs; images are kept there "
+        description="folder for records in the peers' formats and for runs; images stay there "
         "for the next time",
         json_schema_extra={"metavar": "DIR"},
     )

@@ -1,6 +1,7 @@
 """A run may go on under its name with everything that decides its results as it was."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tlcluster.cinic10 import CLASSES
 from tlcluster.dataset.shards import Index, ShardInfo
 from tlcluster.errors import UserError
+from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration import manifest
 from tlcluster.orchestration.manifest import (
     continued,
@@ -20,7 +22,7 @@ from tlcluster.orchestration.manifest import (
     write_manifest,
 )
 from tlcluster.records import NodeRecord, RunManifest, WeightsRecord
-from tlcluster.settings import RunSettings, chosen_experiments
+from tlcluster.settings import RunSettings
 from tlcluster.storage.open import open_store
 
 INDEX = Index(
@@ -44,18 +46,24 @@ def planned(
 ) -> RunManifest:
     """The manifest of a run that is about to begin."""
     told = RunSettings(run_name="first", **settings)
-    experiments = chosen_experiments(told)
+    recipe = told.recipe()
     return new_manifest(
         told,
         command="python jobs/run_all.py",
-        decided=deciding_settings(told, experiments, workers),
-        experiments=experiments,
+        decided=deciding_settings(told, recipe, workers),
+        recipe=recipe,
         nodes=[NodeRecord(host="here", cpus=2, gpus=0, memory_bytes=1)],
         weights=weights,
         index=INDEX,
         index_sha256=index_sha256,
         store_url="embedded",
     )
+
+
+def resumed(
+    old: RunManifest, new: RunManifest, order: Sequence[str] = tuple(EXPERIMENTS)
+) -> RunManifest:
+    return continued(old, new, order)
 
 
 def test_a_new_manifest_says_what_is_about_to_run() -> None:
@@ -107,7 +115,7 @@ def test_a_run_goes_on_where_only_what_does_not_decide_its_results_differs(
     changed: dict[str, Any],
 ) -> None:
     new = planned(**changed)
-    assert continued(planned(), new).settings == planned().settings
+    assert resumed(planned(), new).settings == planned().settings
 
 
 @pytest.mark.parametrize(
@@ -152,7 +160,7 @@ def test_a_run_whose_results_would_differ_is_refused_and_the_difference_is_shown
     before: dict[str, Any], now: dict[str, Any], differences: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        continued(planned(**before), planned(**now))
+        resumed(planned(**before), planned(**now))
     assert str(caught.value) == (
         f"--run-name first: that run exists with other settings: {differences}; "
         "use the same settings to go on with it, or another name"
@@ -162,21 +170,68 @@ def test_a_run_whose_results_would_differ_is_refused_and_the_difference_is_shown
 def test_experiments_may_join_a_run_and_leave_it_again() -> None:
     """As `jobs/run_one.py` does, one after the other."""
     first = planned(experiments="augmented", set=("augmented.patience=3",))
-    second = continued(first, planned(experiments="frozen"))
+    second = resumed(first, planned(experiments="frozen"))
     assert second.experiments == ("frozen", "augmented")
     assert second.settings["augmented.patience"] == 3
     assert second.settings["frozen.patience"] == 10
-    third = continued(second, planned(experiments="augmented", set=("augmented.patience=3",)))
+    third = resumed(second, planned(experiments="augmented", set=("augmented.patience=3",)))
     assert third.experiments == ("frozen", "augmented")
     with pytest.raises(UserError, match=r"augmented\.patience was 3, is 10"):
-        continued(third, planned(experiments="augmented"))
+        resumed(third, planned(experiments="augmented"))
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A recipe file with an experiment of its own."""
+    file = tmp_path / "my wide.toml"
+    file.write_text('profile = "quick"\n[experiments.wide]\ndense_units = 2048\n')
+    return file
+
+
+def test_the_manifest_has_the_text_of_a_recipe_file_and_a_name_made_of_its_own(wide: Path) -> None:
+    begun = planned(profile=str(wide), experiments="wide")
+    assert begun.recipe == wide.read_text()
+    assert begun.profile == "my-wide"
+    assert begun.experiments == ("wide",)
+    assert begun.settings["wide.dense_units"] == 2048
+    assert planned().recipe is None
+
+
+def test_only_what_a_recipe_file_decides_must_stay_as_it_was(wide: Path) -> None:
+    begun = planned(profile=str(wide), experiments="wide")
+    wide.write_text("# a remark\n" + wide.read_text())
+    again = planned(profile=str(wide), experiments="wide")
+    assert resumed(begun, again).recipe == wide.read_text()
+    wide.write_text(wide.read_text().replace("2048", "1024"))
+    with pytest.raises(UserError, match=r"wide\.dense_units was 2048, is 1024"):
+        resumed(begun, planned(profile=str(wide), experiments="wide"))
+
+
+def test_the_experiments_of_a_file_come_after_the_study_s_and_stay_when_it_loses_them(
+    wide: Path,
+) -> None:
+    order = [experiment.name for experiment in RunSettings(profile=str(wide)).recipe().experiments]
+    first = planned(profile=str(wide), experiments="wide")
+    second = resumed(first, planned(profile=str(wide), experiments="finetuned"), order)
+    assert second.experiments == ("finetuned", "wide")
+    wide.write_text('profile = "quick"\n')
+    third = resumed(second, planned(profile=str(wide), experiments="frozen"))
+    assert third.experiments == ("frozen", "finetuned", "wide")
+
+
+def test_an_experiment_called_like_a_setting_does_not_hide_it(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text("[experiments.seed]\n")
+    first = planned(profile=str(file), experiments="seed")
+    with pytest.raises(UserError, match="seed was 524, is 1"):
+        resumed(first, planned(profile=str(file), experiments="frozen", seed=1))
 
 
 def test_a_run_that_goes_on_keeps_its_beginning_and_its_time() -> None:
     old = planned().model_copy(
         update={"started": "2026-01-01T00:00:00+00:00", "wall_seconds": 5.0, "status": "failed"}
     )
-    new = continued(old, planned(deadline=3.0))
+    new = resumed(old, planned(deadline=3.0))
     assert (new.started, new.wall_seconds) == ("2026-01-01T00:00:00+00:00", 5.0)
     assert new.status == "running"
 
@@ -202,7 +257,7 @@ def test_a_manifest_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, cont
 def test_an_older_manifest_that_lacks_a_setting_is_not_taken_for_the_same() -> None:
     old = planned().model_copy(update={"settings": {"profile": "quick"}})
     with pytest.raises(UserError, match="seed was None, is 524"):
-        continued(old, planned())
+        resumed(old, planned())
 
 
 def test_the_versions_are_of_everything_that_can_change_a_result() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,19 @@ weights    random, as asked for
 output     runs/first
 cluster    1 node, 2 CPUs, 0 GPUs
 at once    4 of 4, each with 1 worker of 0.5 CPUs and 0 GPUs
-┏━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┓
-┃ experiment  ┃ trainable parameters ┃ epochs ┃ global batch ┃ learning rate ┃ at most ┃
-┡━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━┩
-│ frozen      │              267,786 │   ≤ 12 │           25 │         0.001 │    27 s │
-│ augmented   │              267,786 │   ≤ 12 │           25 │         0.001 │    2:05 │
-│ regularized │              269,834 │   ≤ 12 │           25 │         0.001 │    2:05 │
-│ finetuned   │           14,982,474 │    ≤ 6 │           25 │         5e-05 │    3:44 │
-└─────────────┴──────────────────────┴────────┴──────────────┴───────────────┴─────────┘
-All epochs of all of them take about 8:22 of this machine, whose matrix product rate is \
+┏━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━┓
+┃ experiment  ┃ trainable parameters ┃ differs from the defaults                         ┃ at most ┃
+┡━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━┩
+│ frozen      │              267,786 │ epochs at most 12, global batch 25                │    27 s │
+│ augmented   │              267,786 │ images augmented, epochs at most 12, global batch │    2:05 │
+│             │                      │ 25                                                │         │
+│ regularized │              269,834 │ images augmented, batch normalisation, dropout    │    2:05 │
+│             │                      │ rate 0.2, epochs at most 12, global batch 25      │         │
+│ finetuned   │           14,982,474 │ base trained, images augmented, input             │    3:44 │
+│             │                      │ preprocessing base, epochs at most 6, learning    │         │
+│             │                      │ rate 5e-05, global batch 25                       │         │
+└─────────────┴──────────────────────┴───────────────────────────────────────────────────┴─────────┘
+All epochs of all experiments take about 8:22 on this machine, whose matrix product rate is \
 100 GFLOP/s; early stopping makes it less.
 Dry run: nothing was started.
 """
@@ -71,13 +76,13 @@ weights    random, as asked for
 output     s3://results/first
 cluster    2 nodes, 16 CPUs, 4 GPUs
 at once    2 of 2, each with 2 workers of 4 CPUs and 1 GPUs
-┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┓
-┃ experiment ┃ trainable parameters ┃ epochs ┃ global batch ┃ learning rate ┃ at most ┃
-┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━┩
-│ frozen     │              267,786 │   ≤ 55 │          128 │         0.001 │         │
-│ finetuned  │           14,982,474 │  ≤ 200 │          128 │         0.001 │         │
-└────────────┴──────────────────────┴────────┴──────────────┴───────────────┴─────────┘
-No estimate of time: how fast the GPUs are is not known here.
+┏━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━┓
+┃ experiment ┃ trainable parameters ┃ differs from the defaults                          ┃ at most ┃
+┡━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━┩
+│ frozen     │              267,786 │ epochs at most 55                                  │         │
+│ finetuned  │           14,982,474 │ base trained, images augmented, epochs at most 200 │         │
+└────────────┴──────────────────────┴────────────────────────────────────────────────────┴─────────┘
+No estimate of time: the speed of the GPUs is not known.
 Dry run: nothing was started.
 """
 
@@ -94,6 +99,24 @@ def test_the_plan_of_a_cluster_with_gpus_promises_no_time(
     flags = {"experiments": "frozen,finetuned", "workers": "1:2", "profile": "paper", "seed": 7}
     text = planned((8, 2), (8, 2), output="s3://results", **flags)
     assert text == GPUS.format(store=sample_store.url)
+
+
+def test_the_plan_shows_the_experiments_of_a_recipe_file(planned: Planned, tmp_path: Path) -> None:
+    file = tmp_path / "weight decay.toml"
+    file.write_text(
+        'profile = "quick"\n[experiments.decayed]\nlike = "regularized"\nweight_decay = 1e-4\n'
+    )
+    text = planned((2, 0), profile=str(file))
+    assert "profile weight-decay, seed 524" in text
+    row = text[text.index("│ decayed") :]
+    words = " ".join(re.sub(r"[│\n]", " ", row[: row.index("└")]).split())
+    assert words.startswith("decayed 269,834 images augmented, batch normalisation, dropout")
+    assert "weight decay 0.0001" in words
+
+
+def test_the_plan_shows_no_credential_and_no_control_character(planned: Planned) -> None:
+    text = planned((2, 0), output="s3://AKIA:SECRET@bucket/\x1b[2J")
+    assert "output     s3://…@bucket/\\x1b[2J/first" in text
 
 
 def test_a_plan_starts_nothing_and_leaves_nothing(

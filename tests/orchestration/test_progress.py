@@ -208,7 +208,28 @@ def test_an_accuracy_of_zero_is_said_too() -> None:
     )
 
 
-def test_on_a_terminal_the_last_state_of_the_table_stays() -> None:
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = Console(file=io.StringIO(), record=True, width=40, force_terminal=True)
+    with Display(console, "first") as display:
+        display.show({"frozen": at(2, 0)})
+        assert console.export_text() == (
+            "frozen       running  epoch 1/3  val. accuracy 10.00 %  best 10.00 %  100 images/s\n"
+        )
+
+
+def test_text_of_others_cannot_draw_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    row = Row("\x1b[2J[red]", "failed", note="died \x1b]0;title\x07 [/oops]")
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), record=True, width=200, force_terminal=terminal)
+        with Display(console, "[/first]") as display:
+            display.show({"frozen": row})
+        assert r"died \x1b]0;title\x07 [/oops]" in console.export_text()
+
+
+def test_on_a_terminal_the_last_state_of_the_table_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     console = Console(file=io.StringIO(), record=True, width=120, force_terminal=True)
     with Display(console, "first, quick profile") as display:
         display.show(UNDER_WAY)

@@ -290,7 +290,7 @@ def test_the_embedded_store_is_refused_on_a_cluster_of_several_nodes(
     pretended_cluster(2)
     assert refusal() == (
         "--store embedded: this cluster has 2 nodes, and the embedded store is on one; fill a "
-        "store that all nodes reach with jobs/ingest.py and name it"
+        "store that all nodes reach with python jobs/ingest.py and name it"
     )
 
 

@@ -1,5 +1,5 @@
-"""tlcluster measured beside what people use: the parts of `jobs/bench.py`, one a file.
+"""Measures tlcluster beside other libraries, one file per part.
 
-What is timed runs in a process of its own, ours and the peers' alike, and prints
-what it found as one line of JSON.
+Every timed program, ours or a peer's, runs in its own process and prints its
+result as one line of JSON.
 """

@@ -1,4 +1,4 @@
-"""How a reader of images is timed, the same for ours and the peers'. Needs no other package."""
+"""Timing of a reader of images, for ours and the peers'. Imports the standard library only."""
 
 import json
 import time
@@ -8,20 +8,20 @@ from typing import Any
 SHAPE = (32, 32, 3)
 
 
-def tell(**found: object) -> None:
-    """Answer the benchmark: one line of JSON, the last that a program prints."""
+def answer(**found: object) -> None:
+    """Print the answer to the benchmark: one line of JSON, the last line of a program."""
     print(json.dumps(found), flush=True)
 
 
 def time_epochs(epoch: Callable[[], Iterable[tuple[Any, Any]]], epochs: int) -> None:
-    """Read whole epochs and tell the seconds and the images of each.
+    """Read whole epochs and print the seconds and the number of images of each.
 
     Args:
         epoch: begins an epoch; gives batches of images, uint8 (n, 32, 32, 3), and labels (n,).
         epochs: how many to read.
 
     Raises:
-        TypeError: a batch is something else; then the comparison would be of two different things.
+        TypeError: a batch has another shape or type; the comparison would be wrong.
     """
     seconds, images = [], []
     for _ in range(epochs):
@@ -35,4 +35,4 @@ def time_epochs(epoch: Callable[[], Iterable[tuple[Any, Any]]], epochs: int) -> 
             count += len(inputs)
         seconds.append(time.perf_counter() - start)
         images.append(count)
-    tell(seconds=seconds, images=images)
+    answer(seconds=seconds, images=images)

@@ -1,4 +1,4 @@
-"""`concurrency`: the four experiments at once beside one after the other."""
+"""`concurrency`: the four experiments at the same time, compared with one after the other."""
 
 from tlcluster.bench.context import Context
 from tlcluster.bench.measures import SECONDS, Comparison, Part, Timing
@@ -7,7 +7,7 @@ from tlcluster.experiments import EXPERIMENTS
 
 
 def measure(context: Context) -> Part:
-    """Time the whole commands. Those that run alone share their features, as users' runs do."""
+    """Time the whole commands. Experiments that run alone share features, as in a user's runs."""
     images = context.some_images
     recipe = ("--profile", "paper", "--epochs", "1" if context.quick else "3")
     at_once: list[float] = []

@@ -1,4 +1,4 @@
-"""What every part of a benchmark is given."""
+"""The input of every part of a benchmark."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,27 +14,27 @@ class Context(NamedTuple):
     all_images: Images
     """The whole data set."""
     some_images: Images
-    """A part of it, for what takes long and is the same for every image."""
+    """A part of it, for measurements that take long and do the same for every image."""
     work: Path
-    """Folder for all that is made."""
+    """Folder for all files of the benchmark."""
     peers: Path
     """The interpreter of the peers' environment."""
     weights: str | None
-    """VGG16's weights, as `--weights` has it."""
+    """VGG16's weights, as in `--weights`."""
     repeats: int
     quick: bool
-    """Only to see that it works: the shortest of everything."""
+    """The shortest of everything, to check that it works."""
     console: Console
-    """For what is going on meanwhile, on standard error."""
+    """For progress, on standard error."""
 
     @property
     def timed_epochs(self) -> int:
-        """Of programs whose epochs take seconds, after the first one, which traces the graph.
+        """Epochs to time in programs whose epochs take seconds.
 
-        One alone is up to a tenth off.
+        The first epoch, which traces the graph, does not count. A single one varies by a tenth.
         """
         return 1 if self.quick else 3 * self.repeats
 
-    def tell(self, line: str) -> None:
-        """Say what is going on; a part takes minutes."""
+    def say(self, line: str) -> None:
+        """Print progress; a part takes minutes."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Images for a benchmark: a folder of PNG files as CINIC-10 has it, and the same as a store."""
+"""Images for a benchmark: a folder of PNG files, as in CINIC-10, and a store with the same."""
 
 import hashlib
 import io
@@ -19,10 +19,10 @@ from tlcluster.paths import SHARED
 from tlcluster.storage.open import open_store
 
 ROWS_PER_SHARD = DEFAULT_ROWS
-"""As `jobs/ingest.py` has it for images of 32×32."""
+"""The default of the command `ingest` for images of 32×32."""
 
 BESIDE = SHARED / "data" / "cinic10-cifar-part.tar.xz"
-"""Where a cluster's shared folder beside the checkout has real images."""
+"""Real images in a shared folder beside the checkout."""
 
 _DONE = "done"
 
@@ -33,7 +33,7 @@ class Images(NamedTuple):
     """One data set in both forms."""
 
     folder: Path
-    """`<split>/<class>/<name>.png`, what the peers begin with."""
+    """`<split>/<class>/<name>.png`, the input of the peers."""
     store: Path
     """The same as shards."""
     rows: dict[str, int]
@@ -45,8 +45,13 @@ class Images(NamedTuple):
 
 
 def chosen_source(data: str | None) -> tuple[str, str]:
-    """What to measure on, and what it is in words: what is named, else the best that is here."""
+    """The images to measure on, and what they are in words: `data`, or else the best that is here.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
     if data is not None:
+        _size(Path(data))
         return data, data
     if BESIDE.is_file():
         return str(BESIDE), f"../shared/data/{BESIDE.name}"
@@ -54,10 +59,10 @@ def chosen_source(data: str | None) -> tuple[str, str]:
 
 
 def prepared(source: str, work: Path, per_class: int | None = None) -> Images:
-    """The images of a source, made the first time and found again later.
+    """The images of a source, prepared the first time and found again later.
 
     Args:
-        source: a folder or an archive, as `jobs/ingest.py` takes it.
+        source: a folder or an archive, as the command `ingest` takes it.
         work: folder to make them in.
         per_class: at most so many images a class and split, the first by name; None takes all.
 
@@ -101,7 +106,7 @@ def _unpack(source: str, scratch: Path, folder: Path, per_class: int | None) -> 
 
 
 def _as_png(data: bytes) -> bytes:
-    """An image file as a PNG file; one that is one stays as it is."""
+    """An image file as a PNG file; a PNG file stays as it is."""
     if data.startswith(PNG_BEGIN):
         return data
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""`input`: images a second on one core, ours and the peers', from a node's disk and from S3."""
+"""`input`: images per second on one core, ours and the peers', from a node's disk and from S3."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from tlcluster.storage.open import open_store
 RATE = "images/s"
 
 OUR_EPOCHS = 10
-"""Epochs of ours a process: they take a tenth of a second each."""
+"""Epochs per process of our reader: each takes a tenth of a second."""
 
 
 class Reader(NamedTuple):
@@ -27,15 +27,15 @@ class Reader(NamedTuple):
     name: str
     module: str
     form: str | None
-    """`png` or `raw`, where the program has both."""
+    """`png` or `raw`, if the program has both."""
     own: bool = False
     """It runs in the peers' environment."""
     s3: bool = False
-    """It reads S3 too."""
+    """It also reads S3."""
 
     @property
     def place(self) -> str:
-        """Where its records are, below the folder or bucket."""
+        """Folder of its records, relative to the folder or bucket."""
         return f"{self.module}-{self.form or 'png'}"
 
     @property
@@ -49,7 +49,7 @@ PNG = (
     Reader("LitData, PNG", "peer_litdata", "png", own=True, s3=True),
     Reader("TFRecord, PNG", "peer_tfrecord", "png"),
 )
-"""As the peers' users write images."""
+"""Images as the peers' users write them."""
 
 RAW = (
     Reader("MosaicML Streaming, raw", "peer_mosaicml", "raw", own=True, s3=True),
@@ -60,7 +60,7 @@ RAW = (
 
 
 def measure(context: Context) -> Part:
-    """Read the train split with every reader, in turn, so that none has the machine's best hour."""
+    """Read the train split with every reader in turn: the machine is not always equally fast."""
     images = context.all_images
     records = images.folder.parent
     rates: dict[str, list[float]] = {}
@@ -73,7 +73,7 @@ def measure(context: Context) -> Part:
             if reader.s3:
                 _upload(records / reader.place, f"{s3.url}/{reader.place}")
         for number in range(1, context.repeats + 1):
-            context.tell(f"input: round {number} of {context.repeats}")
+            context.say(f"input: round {number} of {context.repeats}")
             for name, answer, command in _round(context, records, s3.url, core):
                 seconds, counts = answer.said["seconds"], answer.said["images"]
                 if set(counts) != {images.rows["train"]}:
@@ -131,7 +131,7 @@ Read = tuple[str, program.Answer, str]
 
 
 def _round(context: Context, records: Path, s3: str, core: int) -> Iterator[Read]:
-    """Everything once: what was read, the answer, the command in words."""
+    """Run every reader once: its name, its answer, its command."""
     cache = context.work / "cache"
 
     def ours(name: str, epochs: int, *options: str) -> Read:
@@ -161,7 +161,7 @@ def _round(context: Context, records: Path, s3: str, core: int) -> Iterator[Read
         yield _warm(ours(CACHE_TF, 1 + epochs, "--tf-data"))
         yield _warm(ours(VERIFYING, 1 + epochs, "--verify-only"))
     for reader in (*PNG, *RAW):
-        # The first epoch warms up: files come into memory, threads start.
+        # The first epoch warms up: it reads files into memory and starts threads.
         yield _warm(peer(reader, reader.name, records / reader.place, 2))
         if reader.s3:
             with _emptied(cache):
@@ -171,7 +171,7 @@ def _round(context: Context, records: Path, s3: str, core: int) -> Iterator[Read
 
 
 def _warm(read: Read) -> Read:
-    """Without its first epoch."""
+    """The answer without its first epoch."""
     name, answer, command = read
     said = {key: values[1:] for key, values in answer.said.items()}
     return name, answer._replace(said=said), command
@@ -189,7 +189,7 @@ def _emptied(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bound_to(some: list[int]) -> Iterator[None]:
-    """Let what starts inside have these cores; the S3 server should not take the readers'."""
+    """Bind processes that start inside to these cores; the S3 server must not use the readers'."""
     before = cores()
     os.sched_setaffinity(0, some)
     try:
@@ -199,12 +199,12 @@ def _bound_to(some: list[int]) -> Iterator[None]:
 
 
 def _make(context: Context, records: Path) -> None:
-    """Make every peer's records, where they are not there from an earlier time."""
+    """Make the records of every peer, unless an earlier benchmark has made them."""
     for reader in (*PNG, *RAW):
         place = records / reader.place
         if place.is_dir():
             continue
-        context.tell(f"input: making the records of {reader.name}")
+        context.say(f"input: making the records of {reader.name}")
         unfinished = place.with_name(f"{place.name}.part")
         shutil.rmtree(unfinished, ignore_errors=True)
         program.ask(

@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, and the versions of what it compares."""
+"""The machine of a benchmark, and the versions of the packages that it compares."""
 
 import importlib.metadata
 import json
@@ -10,9 +10,12 @@ from pathlib import Path
 import tlcluster
 from tlcluster.bench.measures import Machine
 from tlcluster.errors import UserError
+from tlcluster.paths import IN_CHECKOUT
 
 OURS = ("tensorflow", "keras", "tf_keras", "ray", "numpy")
 PEERS = ("mosaicml-streaming", "webdataset", "litdata", "torch")
+BESIDE_PEERS = ("boto3", "pillow")
+"""What our programs for the peers import besides them."""
 
 _ASK = (
     "import importlib.metadata as m, json, sys;"
@@ -21,10 +24,10 @@ _ASK = (
 
 
 def this_machine(peers: dict[str, str]) -> Machine:
-    """What it is.
+    """The machine and its versions.
 
     Args:
-        peers: versions of the peers that take part, see `peer_versions`.
+        peers: versions of the peers that are measured, see `peer_versions`.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
@@ -46,12 +49,21 @@ def peer_versions(python: Path) -> dict[str, str]:
     Raises:
         UserError: there is no such environment, or a peer is not in it.
     """
-    way_out = "make it with `make bench`, or name another interpreter with --peers"
-    if not python.is_file():
-        raise UserError(f"{python}: the peers' environment is missing; {way_out}")
-    done = subprocess.run(
-        [python, "-I", "-c", _ASK, *PEERS], capture_output=True, text=True, check=False
+    how = (
+        "make it with `make bench`"
+        if IN_CHECKOUT
+        else f"install {', '.join((*PEERS, *BESIDE_PEERS))} into an environment of their own"
     )
+    way_out = f"{how}, or name the interpreter of another with --peers"
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _ASK, *PEERS], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise UserError(f"{python}: the peers' environment is missing; {way_out}") from None
+    except OSError as error:
+        reason = (error.strerror or "cannot be started").lower()
+        raise UserError(f"--peers {python}: {reason}; {way_out}") from None
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it does not start"])[-1]
         raise UserError(f"{python}: not all peers are installed there ({why}); {way_out}")
@@ -74,7 +86,7 @@ def cores() -> list[int]:
 
 
 def processor() -> str:
-    """The processor in words."""
+    """Name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -4,11 +4,11 @@ import time
 
 import tensorflow as tf
 
-from tlcluster.bench.clock import tell
+from tlcluster.bench.clock import answer
 
 SIZE = 2048
 TIMES = 50
-"""Some seconds: a machine that was idle, or that others share, is not at its fastest at once."""
+"""Some seconds: a machine that was idle or is shared does not reach its highest rate at once."""
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         start = time.perf_counter()
         product().numpy()
         rates.append(2 * SIZE**3 / (time.perf_counter() - start))
-    tell(flop_per_second=rates)
+    answer(flop_per_second=rates)
 
 
 if __name__ == "__main__":

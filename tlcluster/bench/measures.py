@@ -1,4 +1,4 @@
-"""What a benchmark finds: timings, what they are beside each other, and the goals of that."""
+"""The findings of a benchmark: timings, comparisons between them, and their goals."""
 
 import statistics
 from typing import Literal
@@ -22,7 +22,7 @@ class Timing(Finding):
     unit: str
     values: tuple[float, ...] = Field(min_length=1)
     note: str = ""
-    """What a reader must know to judge it; empty where the name says all."""
+    """What a reader must know to judge it; empty if the name says everything."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -41,12 +41,12 @@ class Timing(Finding):
 
 
 class Comparison(Finding):
-    """One number that says how we stand."""
+    """One number that compares two timings."""
 
     name: str
     value: float
     goal: float | None = None
-    """What was agreed on; None where the number is only good to know."""
+    """The value to reach; None if there is none."""
     better: Literal["more", "less"] = "more"
     unit: str = "×"
 
@@ -63,15 +63,15 @@ class Part(Finding):
 
     name: str
     about: str
-    """What was done, with the sizes, in a sentence or two."""
+    """What was measured and on how much data, in one or two sentences."""
     timings: tuple[Timing, ...]
     comparisons: tuple[Comparison, ...]
     commands: tuple[str, ...]
-    """What was run, once each."""
+    """The commands, each once."""
 
 
 class Machine(Finding):
-    """Where it was measured, and with what."""
+    """The machine and the versions of the packages."""
 
     processor: str
     cores: int
@@ -93,10 +93,10 @@ class Report(Finding):
 
 
 def ratio(name: str, above: Timing, below: Timing, goal: float | None = None) -> Comparison:
-    """Median ÷ median, the more the better."""
+    """Median ÷ median; more is better."""
     return Comparison(name=name, value=above.median / below.median, goal=goal)
 
 
 def fastest(timings: list[Timing]) -> Timing:
-    """The one of the highest median rate."""
+    """The timing with the highest median rate."""
     return max(timings, key=lambda timing: timing.median)

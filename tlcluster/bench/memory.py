@@ -1,4 +1,4 @@
-"""`memory`: the largest worker of a run, and that it does not grow with the data set."""
+"""`memory`: the largest worker of a run, and whether memory grows with the data set."""
 
 import contextlib
 import os
@@ -15,11 +15,11 @@ GIB = 2**30
 FEW_ROWS, MANY_ROWS = 60_000, 1_300_000
 POLL_SECONDS = 0.5
 WORKER = "ray::RayTrainWorker"
-"""How Ray titles the processes that train."""
+"""Title of Ray's training processes."""
 
 
 def measure(context: Context) -> Part:
-    """Train all four and watch their processes; then walk orders of two sizes."""
+    """Train all four and watch their processes; then iterate over orders of two sizes."""
     images = context.all_images
     output = emptied(context.work / "runs")
     with watched_workers() as peaks:
@@ -64,14 +64,14 @@ def measure(context: Context) -> Part:
 
 @contextlib.contextmanager
 def watched_workers() -> Iterator[dict[int, int]]:
-    """Inside the block, gathers the most bytes that each training process ever had resident."""
+    """Inside the block, collect the peak of resident bytes of each training process, by its id."""
     peaks: dict[int, int] = {}
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(POLL_SECONDS):
             for process in Path("/proc").glob("[0-9]*"):
-                # One that ends meanwhile has no files any more.
+                # A process may end in the meantime; its files are then gone.
                 with contextlib.suppress(OSError):
                     title = (process / "cmdline").read_bytes()
                     if title.startswith(WORKER.encode()) and ours(int(process.name)):
@@ -87,7 +87,7 @@ def watched_workers() -> Iterator[dict[int, int]]:
 
 
 def ours(pid: int) -> bool:
-    """True for a process that this one has started, by way of others too."""
+    """True if this process started the process, directly or through others."""
     while pid not in (0, os.getpid()):
         status = Path(f"/proc/{pid}/status").read_text()
         pid = int(status.partition("PPid:")[2].split()[0])
@@ -95,6 +95,6 @@ def ours(pid: int) -> bool:
 
 
 def peak_bytes(status: str) -> int:
-    """`VmHWM` of a `/proc/<pid>/status`, 0 where the process has ended."""
+    """`VmHWM` of a `/proc/<pid>/status`, 0 if the process has ended."""
     lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(lines[0].split()[1]) * 1024 if lines else 0

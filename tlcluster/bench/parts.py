@@ -57,7 +57,7 @@ def run_bench(settings: BenchSettings, command: str) -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     quiet = Console(stderr=True)
     source, words = (sample(), "the sample") if settings.quick else chosen_source(settings.data)
-    work = Path(settings.work).absolute()
+    work = work_folder(settings.work)
     quiet.print(f"preparing images in {work}", highlight=False, markup=False)
     every = prepared(source, work)
     per_class = 20 if settings.quick else settings.per_class
@@ -88,8 +88,24 @@ def run_bench(settings: BenchSettings, command: str) -> int:
     return cli.OK
 
 
+def work_folder(folder: str) -> Path:
+    """The folder for all files of a benchmark, created if there is none.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    path = Path(folder).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--work {folder}: {(error.strerror or '').lower()}; name a folder that can be created"
+        ) from None
+    return path
+
+
 def writable(file: str) -> Path:
-    """Where the findings go, found out before they are measured.
+    """The file for the findings, checked before anything is measured.
 
     Raises:
         UserError: it cannot be written.

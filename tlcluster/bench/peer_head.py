@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tlcluster.bench.clock import tell
+from tlcluster.bench.clock import answer
 from tlcluster.bench.peer_keras import BATCH, SIDE
 
 SPLITS = ("train", "valid", "test")
@@ -28,7 +28,7 @@ def main() -> None:
         include_top=False, weights=given.weights, input_shape=(SIDE, SIDE, 3)
     )
     features = {split: features_of(base, given.folder / split) for split in SPLITS}
-    tell(accuracy=[accuracy(features, seed, given.epochs) for seed in given.seeds])
+    answer(accuracy=[accuracy(features, seed, given.epochs) for seed in given.seeds])
 
 
 def features_of(base: Any, folder: Path) -> tuple[np.ndarray, np.ndarray]:

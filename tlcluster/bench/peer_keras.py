@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tlcluster.bench.clock import tell
+from tlcluster.bench.clock import answer
 
 BATCH = 128
 SIDE = 32
@@ -46,7 +46,7 @@ def main() -> None:
         callbacks=[clock],
         verbose=0,
     )
-    tell(
+    answer(
         start_seconds=clock.first_step - began,
         train_seconds=clock.train_seconds,
         epoch_seconds=clock.epoch_seconds,

@@ -13,7 +13,7 @@ import torch
 from litdata.streaming import downloader
 from PIL import Image
 
-from tlcluster.bench.clock import tell, time_epochs
+from tlcluster.bench.clock import answer, time_epochs
 from tlcluster.bench.pngs import png_files
 
 
@@ -28,12 +28,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.work == "make":
         make(given.source, given.place, given.form)
-        tell(made=given.place)
+        answer(made=given.place)
         return
     torch.set_num_threads(1)
     options = {}
     if "://" in given.place:
-        # The server is on loopback without TLS, which LitData gives no way to allow.
+        # The server is on loopback without TLS; LitData has no option for that.
         downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = "true"
         options = {
             "cache_dir": given.cache,
@@ -65,7 +65,7 @@ def make(source: Path, folder: str, form: str) -> None:
     )
 
 
-# At the top level, for LitData hands them to processes of its own.
+# At the top level, because LitData passes them to other processes.
 
 
 def png_sample(item: tuple[bytes, int]) -> dict[str, object]:

@@ -11,7 +11,7 @@ import streaming
 import torch
 from PIL import Image
 
-from tlcluster.bench.clock import tell, time_epochs
+from tlcluster.bench.clock import answer, time_epochs
 from tlcluster.bench.pngs import png_files
 
 
@@ -26,9 +26,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.work == "make":
         make(given.source, Path(given.place), given.form)
-        tell(made=given.place)
+        answer(made=given.place)
         return
-    # One that was killed leaves its shared memory, and the next one stumbles over it.
+    # A killed reader leaves its shared memory behind, and the next one fails because of it.
     streaming.base.util.clean_stale_shared_memory()
     torch.set_num_threads(1)
     where = (

@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tlcluster.bench.clock import tell, time_epochs
+from tlcluster.bench.clock import answer, time_epochs
 from tlcluster.bench.pngs import png_files
 
 RECORDS = 2048
-"""Images of a file, as many as our shards have."""
+"""Images per file, as many as in our shards."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.work == "make":
         make(given.source, given.folder, given.form)
-        tell(made=str(given.folder))
+        answer(made=str(given.folder))
         return
     files = sorted(map(str, given.folder.glob("*.tfrecord")))
     epoch = png_epoch if given.form == "png" else raw_epoch
@@ -87,7 +87,7 @@ def png_epoch(files: list[str]) -> tf.data.Dataset:
 
 
 def raw_epoch(files: list[str]) -> tf.data.Dataset:
-    """The fastest way known to us: a whole batch is parsed and decoded in one call."""
+    """The fastest way that we know: parse and decode a whole batch in one call."""
 
     def decoded(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(records, FEATURES)

@@ -6,11 +6,11 @@ from pathlib import Path
 import boto3
 import webdataset
 
-from tlcluster.bench.clock import tell, time_epochs
+from tlcluster.bench.clock import answer, time_epochs
 from tlcluster.bench.pngs import png_files
 
 RECORDS = 2048
-"""Images of a tar file, as many as our shards have."""
+"""Images per tar file, as many as in our shards."""
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.work == "make":
         make(given.source, Path(given.place))
-        tell(made=given.place)
+        answer(made=given.place)
         return
     urls = signed(given.place) if "://" in given.place else tars(Path(given.place))
     dataset = (

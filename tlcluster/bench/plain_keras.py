@@ -9,20 +9,20 @@ from tlcluster.bench.measures import SECONDS, Timing
 from tlcluster.training.weights import FILE_NAME, RANDOM, find_weights
 
 PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""Environment of the plain Keras programs: the Keras that TensorFlow brings, and no chatter."""
+"""Environment of the plain Keras programs: the Keras that TensorFlow installs, few messages."""
 
 
 class PlainKeras(NamedTuple):
-    """What a plain Keras program took for one model."""
+    """Times of a plain Keras program for one model."""
 
     start: float
-    """Seconds from its start, imports left out, to its first step."""
+    """Seconds from its start to its first step, without imports."""
     epochs: tuple[float, ...]
-    """Seconds of each epoch with its validation, the first left out."""
+    """Seconds of each epoch with its validation, without the first epoch."""
 
 
 def whole_program(context: Context, one: PlainKeras, name: str, epochs: int) -> Timing:
-    """The whole program with all images, from its epochs with some."""
+    """Time of the whole program with all images, computed from epochs with some of them."""
     return Timing(
         name=name,
         unit=SECONDS,
@@ -32,7 +32,7 @@ def whole_program(context: Context, one: PlainKeras, name: str, epochs: int) -> 
 
 
 def one_epoch(context: Context, one: PlainKeras, name: str) -> Timing:
-    """An epoch with all images, from those with some."""
+    """Time of an epoch with all images, computed from epochs with some of them."""
     return Timing(
         name=name,
         unit=SECONDS,
@@ -44,7 +44,7 @@ def one_epoch(context: Context, one: PlainKeras, name: str) -> Timing:
 def plain_keras(context: Context, name: str, commands: list[str], **environment: str) -> PlainKeras:
     arguments = ["--epochs", str(1 + context.timed_epochs)]
     variables = "".join(f"{key}={value} " for key, value in environment.items())
-    context.tell(f"suite: {variables}plain Keras, {name}")
+    context.say(f"suite: {variables}plain Keras, {name}")
     answer = program.ask(
         "peer_keras",
         name,
@@ -58,7 +58,7 @@ def plain_keras(context: Context, name: str, commands: list[str], **environment:
 
 
 def weights(context: Context) -> list[str]:
-    """The same file that our runs find, for a peer."""
+    """Arguments that give a peer the weights file of our runs."""
     if context.weights == RANDOM:
         return []
     file = context.work / FILE_NAME
@@ -71,7 +71,7 @@ def weights(context: Context) -> list[str]:
 
 
 def _factor(context: Context) -> float:
-    """How many times the images of the timed epochs the whole data set has."""
+    """Images of the whole data set ÷ images of the timed epochs."""
 
     def an_epoch(images: Images) -> int:
         return images.rows["train"] + images.rows["valid"]
@@ -80,7 +80,7 @@ def _factor(context: Context) -> float:
 
 
 def _stretched(context: Context) -> str:
-    """How a time with all images comes from one with some."""
+    """A note on how a time with all images is computed."""
     return (
         f"timed with {context.some_images.rows['train']:,} images a split and taken "
         f"{_factor(context):g} times"

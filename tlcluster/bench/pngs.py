@@ -1,4 +1,4 @@
-"""The PNG files that peers make their records of. Needs no other package."""
+"""The PNG files that peers make their records from. Imports the standard library only."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ def png_files(folder: Path) -> Iterator[tuple[bytes, int]]:
     """
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     files = [(path, label) for label, one in enumerate(classes) for path in one.iterdir()]
-    # Records in order of class would make batches of one class; everybody mixes once.
+    # Records in the order of classes would give batches of one class, so files are mixed once.
     files.sort(key=lambda file: hashlib.sha256(file[0].name.encode()).digest())
     for path, label in files:
         yield path.read_bytes(), label

@@ -1,5 +1,6 @@
-"""Programs that a benchmark runs: one process each, on the cores they are given, one answer."""
+"""Programs that a benchmark runs: one process each, bound to cores, with one answer."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -7,23 +8,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tlcluster
 from tlcluster.errors import UserError
-from tlcluster.paths import CHECKOUT
+from tlcluster.paths import CHECKOUT, IN_CHECKOUT
+
+PACKAGE = Path(tlcluster.__file__).resolve().parent
+
+_OURS = {"PYTHONPATH": str(CHECKOUT)} if IN_CHECKOUT else {}
+"""A checkout measures its own code, whatever is installed."""
 
 
 class Answer(NamedTuple):
-    """How a program ended."""
+    """The result of a program."""
 
     said: dict[str, Any]
     """The JSON object in the last line that it printed."""
     seconds: float
     """From its start to its end."""
     peak_bytes: int
-    """The most memory that it had resident at a time."""
+    """Peak of its resident memory."""
 
 
 def ask(
@@ -47,7 +54,11 @@ def ask(
     """
     command = [*_pinned(cores), str(python or sys.executable), "-P", "-m"]
     command += [f"tlcluster.bench.{program}", *map(str, arguments)]
-    ended = finished(command, environment)
+    with contextlib.ExitStack() as stack:
+        if python is not None:
+            path = stack.enter_context(package_alone())
+            environment = {**(environment or {}), "PYTHONPATH": str(path)}
+        ended = finished(command, environment)
     lines = ended.stdout.splitlines()
     if ended.status or not lines:
         words = [line for line in ended.stderr.splitlines() if line.strip()]
@@ -74,20 +85,30 @@ class Ended(NamedTuple):
     peak_bytes: int
 
 
+@contextlib.contextmanager
+def package_alone() -> Iterator[Path]:
+    """A folder that holds this package and nothing else.
+
+    On the path of another interpreter, a folder of installed packages would replace its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="tlcluster-bench-") as folder:
+        Path(folder, "tlcluster").symlink_to(PACKAGE)
+        yield Path(folder)
+
+
 def finished(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Ended:
-    """Run a command to its end; ended itself where this process is."""
+    """Run a command to its end; it is terminated if this process is interrupted."""
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         start = time.perf_counter()
         process = subprocess.Popen(
             command,
-            cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **(environment or {})},
+            env={**os.environ, **_OURS, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
         )
         try:
-            # Of all ways to wait, the only one that tells how much memory it took.
+            # The only way to wait that also gives the peak of memory.
             _, code, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.terminate()

@@ -1,8 +1,8 @@
-"""Walks the order of one epoch of a large data set: a program for the benchmark's memory part."""
+"""Iterate over the order of one epoch of a large data set: a program for the part `memory`."""
 
 import argparse
 
-from tlcluster.bench.clock import tell
+from tlcluster.bench.clock import answer
 from tlcluster.bench.datasets import ROWS_PER_SHARD
 from tlcluster.dataset.order import training_batches
 from tlcluster.dataset.shards import Index, ShardInfo
@@ -12,16 +12,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=int, help="images of the train split")
     given = parser.parse_args()
-    # By way of JSON, as a worker gets it.
+    # Through JSON, as a worker receives it.
     index = Index.from_json(generated(given.rows).to_json())
     batches = training_batches(
         index.shard_rows("train"), seed=524, epoch=1, global_batch=128, rank=0, world_size=1
     )
-    tell(rows=sum(len(batch.row) for batch in batches))
+    answer(rows=sum(len(batch.row) for batch in batches))
 
 
 def generated(rows: int) -> Index:
-    """An index of so many rows in shards of the usual size."""
+    """An index with this number of rows, in shards of the usual size."""
     sizes = [ROWS_PER_SHARD] * (rows // ROWS_PER_SHARD)
     if rest := rows % ROWS_PER_SHARD:
         sizes.append(rest)

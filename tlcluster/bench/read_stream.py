@@ -27,7 +27,7 @@ def main() -> None:
     numbers = itertools.count(1)
 
     def batches() -> Iterator[Batch]:
-        # A stream of its own for every epoch, so that every shard is verified in every epoch.
+        # A new stream for every epoch, so that every shard is verified in every epoch.
         rows = training_batches(
             index.shard_rows("train"),
             seed=524,
@@ -53,7 +53,7 @@ def main() -> None:
     if given.tf_data:
         from tlcluster.training.data import dataset, image_spec  # noqa: PLC0415  needs TensorFlow
 
-        # Made once, as in training; each epoch goes through it anew.
+        # Made once, as in training; each epoch iterates over it again.
         tensors = dataset(
             lambda: ((1, 0, batch) for batch in batches()), image_spec(index.image_shape)
         )

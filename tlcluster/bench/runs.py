@@ -1,4 +1,4 @@
-"""Runs of `jobs/run_all.py` for a benchmark, and what they leave."""
+"""Runs of the experiments for a benchmark, and their results."""
 
 import json
 import shlex
@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 from tlcluster.bench.context import Context
 from tlcluster.bench.program import finished
 from tlcluster.errors import UserError
+from tlcluster.paths import typed
 from tlcluster.records import EPOCHS, EpochRecord
 
-RUN_ALL = "jobs/run_all.py"
-
 STUDY_EPOCHS = 55
-"""The study's limit for its first two models; whole trainings take as many."""
+"""The study's limit for its first two models; whole trainings have as many epochs."""
 
 SEEDS = (524, 1, 2)
-"""Of the trainings whose accuracy is compared: one alone has a point more or less by chance."""
+"""Seeds of the trainings whose accuracy is compared: a single one varies by a point."""
 
 
 class Run(NamedTuple):
@@ -47,14 +46,14 @@ class Run(NamedTuple):
 
 
 def paper(experiments: str, epochs: int, *more: str) -> list[str]:
-    """Flags of a run that does not stop early, so that every epoch is paid for."""
+    """Flags of a run that does not stop early, so that it trains every epoch."""
     patience = ("--set", f"*.patience={epochs}")
     recipe = ("--profile", "paper", "--experiments", experiments, "--epochs", str(epochs))
     return [*recipe, *patience, *more]
 
 
 def run(context: Context, store: Path | None, output: Path, name: str, *options: object) -> Run:
-    """Run to the end; an earlier run of this name is forgotten, features in `output` are not.
+    """Run to the end. An earlier run of this name is deleted; features in `output` stay.
 
     Args:
         context: of the benchmark.
@@ -67,13 +66,13 @@ def run(context: Context, store: Path | None, output: Path, name: str, *options:
         UserError: it did not finish.
     """
     given = list(map(str, options))
-    shown = shlex.join(["python", RUN_ALL, *(["--store", "STORE"] if store else []), *given])
-    context.tell(f"running {shown}")
+    shown = " ".join([typed("run"), shlex.join([*(["--store", "STORE"] if store else []), *given])])
+    context.say(f"running {shown}")
     shutil.rmtree(output / name, ignore_errors=True)
     places = ["--output", str(output), "--run-name", name]
     places += ["--store", str(store)] if store else []
     places += ["--weights", context.weights] if context.weights else []
-    ended = finished([sys.executable, RUN_ALL, *places, *given])
+    ended = finished([sys.executable, "-P", "-m", "tlcluster", "run", *places, *given])
     if ended.status:
         words = [line for line in ended.stderr.splitlines() if line.strip()]
         raise UserError(
@@ -85,7 +84,7 @@ def run(context: Context, store: Path | None, output: Path, name: str, *options:
 
 
 def emptied(folder: Path) -> Path:
-    """The folder without what was in it, features of earlier runs too."""
+    """Empty a folder, including features of earlier runs."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

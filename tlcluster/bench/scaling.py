@@ -1,4 +1,4 @@
-"""`scaling`: two workers of one core beside one worker of two, training the whole network."""
+"""`scaling`: training on two workers of one core compared with one worker of two cores."""
 
 from tlcluster.bench.context import Context
 from tlcluster.bench.measures import Part, Timing, ratio

@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables on a terminal or in a file."""
+"""Tables of a benchmark's findings, on a terminal or in a file."""
 
 from rich.console import Console
 from rich.table import Table
@@ -8,7 +8,7 @@ from tlcluster.orchestration.plan import say
 
 
 def show_machine(console: Console, machine: Machine, data: str) -> None:
-    """Where and with what it is measured, before the first table."""
+    """Print the machine, the versions and the data, before the first table."""
     say(
         console,
         f"machine    {machine.processor}, {machine.cores} cores, "
@@ -19,8 +19,9 @@ def show_machine(console: Console, machine: Machine, data: str) -> None:
 
 
 def show_part(console: Console, part: Part) -> None:
-    """The table of a part: what was measured, then how we stand, then what was run."""
-    say(console, f"\n{part.name}: {part.about}")
+    """Print the tables of a part: timings, then comparisons, then the commands."""
+    console.print()
+    say(console, f"{part.name}: {part.about}")
     console.print(_timings(part.timings))
     if part.comparisons:
         console.print(_comparisons(part.comparisons))
@@ -62,7 +63,7 @@ def _comparisons(comparisons: tuple[Comparison, ...]) -> Table:
 
 
 def number(value: float) -> str:
-    """Three digits that count, thousands apart: `184,000`, `12.3`, `0.914`."""
+    """Three significant digits, with separators for thousands: `184,000`, `12.3`, `0.914`."""
     if abs(value) >= 1000:
         digits = len(str(int(abs(value)))) - 3
         return f"{round(value, -digits):,.0f}"

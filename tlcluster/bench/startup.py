@@ -7,7 +7,7 @@ from tlcluster.experiments import EXPERIMENTS
 
 
 def measure(context: Context) -> Part:
-    """Start the four as `make run` does, once before the clock counts: files are in memory then."""
+    """Start the four as `make run` does, once untimed so that files are in memory."""
     seconds: dict[str, list[float]] = {name: [] for name in EXPERIMENTS}
     for number in range(1 + context.repeats):
         output = emptied(context.work / "runs")

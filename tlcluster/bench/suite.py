@@ -10,15 +10,18 @@ from tlcluster.bench.plain_keras import PLAIN, plain_keras, weights, whole_progr
 from tlcluster.bench.runs import SEEDS, STUDY_EPOCHS, emptied, paper, run
 
 HEAD_SEEDS = (*SEEDS, 3, 4, 5, 6, 7)
-"""Of the trainings of `frozen` whose accuracy is to agree within half a point: that of one seed is
-0.7 points off (the standard deviation of 18), a mean of eight 0.25."""
+"""Seeds of the trainings of `frozen` whose mean accuracy must agree within half a point.
+
+The standard deviation of one training is 0.7 points (measured with 18), of a mean of eight 0.25."""
 
 FLOP_PER_IMAGE = 3 * 0.627e9
-"""Of training VGG16 at 32×32: forward, and twice that backward; a multiply-add is two."""
+"""Floating-point operations to train VGG16 on an image of 32×32.
+
+Forward, and twice as many backward; a multiply-add counts as two."""
 
 
 def measure_frozen(context: Context) -> Part:
-    """`frozen` to the end, and its accuracy."""
+    """Train `frozen` to the end."""
     commands: list[str] = []
     peer = plain_keras(context, "frozen", commands)
     epochs = 2 if context.quick else STUDY_EPOCHS
@@ -46,10 +49,10 @@ def measure_frozen(context: Context) -> Part:
 
 
 def measure_accuracy(context: Context) -> Part:
-    """What `frozen` reaches on both ways, with some seeds."""
+    """Compare the test accuracy of `frozen` with plain Keras, with several seeds."""
     epochs = 2 if context.quick else STUDY_EPOCHS
     seeds = SEEDS if context.quick else HEAD_SEEDS
-    # Features that `suite-frozen` has left are found; else the first computes them for the others.
+    # Features of `suite-frozen` are found here; otherwise the first run computes them.
     output = context.work / "runs"
     output.mkdir(parents=True, exist_ok=True)
     ended = [
@@ -68,7 +71,7 @@ def measure_accuracy(context: Context) -> Part:
         values=tuple(one.accuracy("frozen") for one in ended),
     )
     arguments = ["--epochs", str(epochs), "--seeds", *map(str, seeds)]
-    context.tell("suite: the head of frozen in plain Keras")
+    context.say("suite: the head of frozen in plain Keras")
     answer = program.ask(
         "peer_head",
         context.all_images.folder,
@@ -107,17 +110,17 @@ def _products() -> list[float]:
 
 
 def measure_finetuned(context: Context) -> Part:
-    """`finetuned`: an epoch of it, and how much of the machine it uses."""
+    """Time an epoch of `finetuned`, and the part of the machine's rate that it uses."""
     commands: list[str] = []
     states = {"default settings": {}, "oneDNN on": {"TF_ENABLE_ONEDNN_OPTS": "1"}}
     if "Intel" in processor():
-        # There TensorFlow turns it on by itself; elsewhere the default is this.
+        # TensorFlow turns oneDNN on by default there; elsewhere off is the default.
         states["oneDNN off"] = {"TF_ENABLE_ONEDNN_OPTS": "0"}
     peers = {
         state: plain_keras(context, "finetuned", commands, **variables)
         for state, variables in states.items()
     }
-    # Before and after, so that the fastest is not of a moment in which the machine was slow.
+    # Before and after, so that the fastest product is not measured only while the machine is slow.
     products = _products()
     options = paper("finetuned", 1 + context.timed_epochs)
     output = emptied(context.work / "runs")

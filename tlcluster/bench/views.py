@@ -1,4 +1,4 @@
-"""`suite`, on augmented images: a fresh view every epoch, and a few in turn."""
+"""`suite`, on augmented images: a new view every epoch, and a few views in turn."""
 
 from tlcluster.bench.context import Context
 from tlcluster.bench.measures import PERCENT, SECONDS, Comparison, Part, Timing, ratio
@@ -7,7 +7,7 @@ from tlcluster.bench.runs import SEEDS, STUDY_EPOCHS, Run, emptied, paper, run
 
 VIEWS = 8
 MORE_EPOCHS = 4
-"""By which two runs differ whose times are compared."""
+"""Difference in epochs of the two runs whose times are compared."""
 AUGMENTED = ("augmented", "regularized")
 
 
@@ -19,15 +19,15 @@ def _both(context: Context, commands: list[str]) -> PlainKeras:
 
 
 def measure_fresh(context: Context) -> Part:
-    """Both with a fresh view an epoch."""
+    """Both with a new view every epoch."""
     commands: list[str] = []
     peers = _both(context, commands)
     more = 2 if context.quick else MORE_EPOCHS
     store, output = context.all_images.store, context.work / "runs"
     differences = []
     for _ in range(context.repeats):
-        # Views are computed ahead of the epochs that show them, so an epoch's own time says
-        # little; what a longer run takes longer has all of the work in it.
+        # Views are computed ahead of the epochs that use them, so the time of a single epoch
+        # says little. The difference between a long and a short run contains all of the work.
         short, long = (
             run(context, store, emptied(output), "fresh", *paper(",".join(AUGMENTED), epochs))
             for epochs in (1, 1 + more)
@@ -52,14 +52,14 @@ def measure_fresh(context: Context) -> Part:
 
 
 def measure_few(context: Context) -> Part:
-    """Both to the end with a few views in turn: their time, and what accuracy it costs."""
+    """Both to the end with a few views in turn: their time, and the loss of accuracy."""
     commands: list[str] = []
     peers = _both(context, commands)
     epochs = 2 if context.quick else STUDY_EPOCHS
     output = emptied(context.work / "runs")
 
     def trained(views: int) -> list[Run]:
-        """With each seed. All show the same views, which the first one computes."""
+        """Run with each seed. All use the same views, which the first run computes."""
         shown = ("--views", str(views), "--view-seed", str(SEEDS[0]))
         return [
             run(
@@ -73,7 +73,7 @@ def measure_few(context: Context) -> Part:
         ]
 
     few = trained(VIEWS)
-    # As many views as epochs are fresh ones, kept for the next seed.
+    # As many views as epochs are a new view every epoch, and are kept for the next seed.
     fresh = trained(epochs)
     ours = Timing(
         name=f"tlcluster, both at once, {VIEWS} views, {epochs} epochs",

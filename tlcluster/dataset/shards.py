@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tlcluster.cinic10 import ORIGINS
 from tlcluster.errors import UserError
+from tlcluster.paths import typed
 from tlcluster.storage.protocol import ObjectMissing, Store
 
 INDEX_KEY = "index.json"
@@ -206,7 +207,7 @@ def read_index(store: Store) -> tuple[Index, str]:
     except ObjectMissing:
         raise UserError(
             f"{store.url} has no {INDEX_KEY}, so no data set was ingested there completely; "
-            f"run: python jobs/ingest.py --source PATH --store {store.url}"
+            f"run: {typed('ingest')} --source PATH --store {store.url}"
         ) from None
     return Index.from_json(data, where=f"{INDEX_KEY} of {store.url}"), index_sha256(data)
 
@@ -217,7 +218,7 @@ def check_complete(store: Store, index: Index) -> None:
     Raises:
         UserError: names the first shard, in index order, that is missing or of another size.
     """
-    way_out = f"run: python jobs/ingest.py --source PATH --store {store.url}"
+    way_out = f"run: {typed('ingest')} --source PATH --store {store.url}"
     for split, shards in index.splits.items():
         found = {item.key: item.size for item in store.list(f"{split}/")}
         for shard in shards:

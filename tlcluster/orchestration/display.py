@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tlcluster.records import Status
+from tlcluster.terminal import one_line, printable, redraws
 from tlcluster.training.progress import Progress, epochs_finished
 
 
@@ -39,7 +40,7 @@ class Display:
         self._heading = heading
         self._live = (
             Live(console=console, refresh_per_second=4, transient=False)
-            if console.is_terminal
+            if redraws(console)
             else None
         )
         self._said: dict[str, tuple[object, ...]] = {}
@@ -69,13 +70,15 @@ class Display:
 
 def table(heading: str, rows: Mapping[str, Row], now: float) -> Table:
     """The live table: one row an experiment."""
-    result = Table(title=heading, title_justify="left", title_style="bold", expand=False)
+    result = Table(title=escape(heading), title_justify="left", title_style="bold", expand=False)
     result.add_column("experiment")
     result.add_column("state")
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
     for name, row in rows.items():
-        result.add_row(f"[bold]{name}[/] {row.title}", _state(row), *_numbers(row, now))
+        result.add_row(
+            f"[bold]{name}[/] {escape(printable(row.title))}", _state(row), *_numbers(row, now)
+        )
     return result
 
 
@@ -93,7 +96,7 @@ def _state(row: Row) -> str:
     if row.status == "running" and not row.progress:
         words = "starting"
     text = f"[{_STYLES[row.status]}]{words}[/]"
-    return f"{text} [dim]{escape(row.note)}[/]" if row.note else text
+    return f"{text} [dim]{escape(one_line(row.note))}[/]" if row.note else text
 
 
 def _numbers(row: Row, now: float) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ def line(name: str, row: Row) -> str:
         parts.append(f"best {percent(progress.best_accuracy)}")
         parts.append(f"{progress.images_per_second:,.0f} images/s")
     if row.note:
-        parts.append(row.note)
+        parts.append(one_line(row.note))
     return "  ".join(parts)
 
 

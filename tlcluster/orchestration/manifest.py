@@ -1,4 +1,4 @@
-"""Who, when, where and from what: the manifest of a run, and whether a rerun may go on with it."""
+"""The manifest of a run, and whether a rerun may continue it."""
 
 import datetime
 import importlib.metadata
@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import tlcluster
 from tlcluster.dataset.shards import Index
 from tlcluster.errors import UserError
-from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
+from tlcluster.experiments import RECIPE, Experiment
 from tlcluster.paths import CHECKOUT
+from tlcluster.recipes import Recipe
 from tlcluster.records import (
     MANIFEST,
     DatasetRecord,
@@ -22,20 +23,18 @@ from tlcluster.settings import RunSettings
 from tlcluster.storage.protocol import ObjectMissing, Store
 
 PACKAGES = ("tensorflow", "tf_keras", "ray", "numpy", "scikit-learn", "scipy", "boto3")
-"""Whose versions are recorded: those that can change a result or its reading."""
+"""Packages whose versions are recorded: they can change a result or how it is read."""
 
 Setting = str | int | float | bool | None
 
 
-def deciding_settings(
-    settings: RunSettings, experiments: Sequence[Experiment], workers: int
-) -> dict[str, Setting]:
+def deciding_settings(settings: RunSettings, recipe: Recipe, workers: int) -> dict[str, Setting]:
     """The settings that decide the results, flat: `seed`, `frozen.epochs`, …
 
-    The number of workers is not among them unless the batch grows with it.
+    The number of workers is one only if the batch grows with it.
     """
     decided: dict[str, Setting] = {
-        "profile": settings.profile,
+        "profile": recipe.profile,
         "seed": settings.seed,
         "views": settings.views,
         "view_seed": settings.view_seed,
@@ -43,7 +42,7 @@ def deciding_settings(
     }
     if settings.scale_batch:
         decided["workers"] = workers
-    for experiment in experiments:
+    for experiment in recipe.chosen:
         for field in RECIPE:
             decided[f"{experiment.name}.{field}"] = getattr(experiment, field)
     return decided
@@ -54,20 +53,20 @@ def new_manifest(
     *,
     command: str,
     decided: Mapping[str, Setting],
-    experiments: Sequence[Experiment],
+    recipe: Recipe,
     nodes: Sequence[NodeRecord],
     weights: WeightsRecord,
     index: Index,
     index_sha256: str,
     store_url: str,
 ) -> RunManifest:
-    """The manifest of a run that begins now."""
+    """The manifest of a run that starts now."""
     return RunManifest(
         name=str(settings.run_name),
         status="running",
-        profile=settings.profile,
+        profile=recipe.profile,
         seed=settings.seed,
-        experiments=tuple(experiment.name for experiment in experiments),
+        experiments=tuple(experiment.name for experiment in recipe.chosen),
         command=command,
         started=utc_now(),
         versions=versions(),
@@ -82,6 +81,7 @@ def new_manifest(
             store=store_url,
         ),
         settings=dict(decided),
+        recipe=recipe.text,
     )
 
 
@@ -107,11 +107,16 @@ def write_manifest(run: Store, manifest: RunManifest) -> None:
     run.put(MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
 
 
-def continued(old: RunManifest, new: RunManifest) -> RunManifest:
-    """The manifest of a run that goes on: what it was, with what it is now.
+def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunManifest:
+    """The manifest of a run that continues: what it was, with what it is now.
+
+    Args:
+        old: the manifest as the run has it.
+        new: the manifest of the command that continues the run.
+        order: names of all experiments of the recipe, in the order of the report.
 
     Raises:
-        UserError: something that decides the results differs; it names what.
+        UserError: something that decides the results differs; the message names it.
     """
     old = old.model_copy(update={"settings": _in_todays_words(old)})
     in_one_only = set(old.experiments) ^ set(new.experiments)
@@ -121,7 +126,7 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
         **{
             name: (old.settings.get(name), new.settings.get(name))
             for name in {**old.settings, **new.settings}
-            if name.partition(".")[0] not in in_one_only
+            if name.rpartition(".")[0] not in in_one_only
         },
     }
     differences = [f"{name} was {a}, is {b}" for name, (a, b) in facts.items() if a != b]
@@ -133,7 +138,11 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
     together = {*old.experiments, *new.experiments}
     return new.model_copy(
         update={
-            "experiments": tuple(name for name in EXPERIMENTS if name in together),
+            "experiments": (
+                *(name for name in order if name in together),
+                # The recipe may have lost some since.
+                *(name for name in old.experiments if name not in order),
+            ),
             "settings": {**old.settings, **new.settings},
             "started": old.started,
             "wall_seconds": old.wall_seconds,
@@ -142,8 +151,11 @@ def continued(old: RunManifest, new: RunManifest) -> RunManifest:
 
 
 def _in_todays_words(manifest: RunManifest) -> dict[str, Setting]:
-    """The settings of a run that an earlier version began: fields that it did not know yet have
-    their default, and a value that had another name gets today's."""
+    """The settings of a run that an earlier version began.
+
+    A field that this version did not know has its default; a value with an old name gets its new
+    one.
+    """
     settings = dict(manifest.settings)
     for name in manifest.experiments:
         for field in RECIPE:
@@ -167,7 +179,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that runs, with `+` if it was changed; None outside of one."""
+    """The commit of the checkout, with `+` if tracked files were changed; None outside of one."""
     if not (CHECKOUT / ".git").exists():
         return None
     try:

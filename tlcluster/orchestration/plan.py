@@ -1,4 +1,4 @@
-"""What would run where: `--dry-run`. Starts nothing."""
+"""What `--dry-run` prints: what would run where."""
 
 import time
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ from rich.table import Table
 
 from tlcluster.cinic10 import SPLITS
 from tlcluster.cost import flop
-from tlcluster.experiments import Experiment, trainable_parameters
+from tlcluster.experiments import Experiment, differences, trainable_parameters
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.ready import Ready
+from tlcluster.terminal import printable
 
 EFFICIENCY = 0.7
-"""Floating-point rate of VGG16 at 32×32 as part of the machine's matrix product rate: measured
-0.68 in training and 0.73 forward, TensorFlow 2.21 with oneDNN on two Xeon cores."""
+"""Floating-point rate of VGG16 at 32×32 ÷ rate of the machine's matrix product. Measured: 0.68 in
+training and 0.73 forward, TensorFlow 2.21 with oneDNN on two Xeon cores."""
 
 
 def show_plan(console: Console, ready: Ready) -> None:
@@ -25,7 +26,7 @@ def show_plan(console: Console, ready: Ready) -> None:
     size = sum(info.bytes for split in SPLITS for info in index.shards(split))
     cpus, gpus = (sum(getattr(node, kind) for node in ready.nodes) for kind in ("cpus", "gpus"))
     facts = {
-        "run": f"{settings.run_name}, profile {settings.profile}, seed {settings.seed}",
+        "run": f"{settings.run_name}, profile {ready.recipe.profile}, seed {settings.seed}",
         "data": f"{ready.shown_store}: {', '.join(f'{rows[split]:,} {split}' for split in SPLITS)}"
         f"; {size / 1e6:,.1f} MB to read",
         "weights": ready.weights.found,
@@ -47,18 +48,18 @@ def show_plan(console: Console, ready: Ready) -> None:
     if rate:
         say(
             console,
-            f"All epochs of all of them take about {duration(sum(work) / (EFFICIENCY * rate))} of "
-            f"this machine, whose matrix product rate is {rate / 1e9:,.0f} GFLOP/s; early stopping "
-            "makes it less.",
+            f"All epochs of all experiments take about {duration(sum(work) / (EFFICIENCY * rate))} "
+            f"on this machine, whose matrix product rate is {rate / 1e9:,.0f} GFLOP/s; early "
+            "stopping makes it less.",
         )
     else:
-        say(console, "No estimate of time: how fast the GPUs are is not known here.")
+        say(console, "No estimate of time: the speed of the GPUs is not known.")
     say(console, "Dry run: nothing was started.")
 
 
 def say(console: Console, line: str) -> None:
-    """One line as it is: not wrapped, not coloured, no markup in it."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    """Print one line as it is: not wrapped, not coloured, without markup."""
+    console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def count(number: int, noun: str) -> str:
@@ -69,22 +70,17 @@ def count(number: int, noun: str) -> str:
 def _table(experiments: Sequence[Experiment], times: Sequence[str]) -> Table:
     table = Table()
     table.add_column("experiment")
-    for column in ("trainable parameters", "epochs", "global batch", "learning rate", "at most"):
-        table.add_column(column, justify="right")
+    table.add_column("trainable parameters", justify="right")
+    table.add_column("differs from the defaults")
+    table.add_column("at most", justify="right")
     for experiment, at_most in zip(experiments, times, strict=True):
-        table.add_row(
-            experiment.name,
-            f"{trainable_parameters(experiment):,}",
-            f"≤ {experiment.epochs}",
-            f"{experiment.global_batch}",
-            f"{experiment.learning_rate:g}",
-            at_most,
-        )
+        parameters = f"{trainable_parameters(experiment):,}"
+        table.add_row(experiment.name, parameters, ", ".join(differences(experiment)), at_most)
     return table
 
 
 def matrix_product_rate() -> float:
-    """This machine's float32 matrix product rate, in floating-point operations a second."""
+    """This machine's rate in float32 matrix products, in floating-point operations per second."""
     size = 1024
     matrix = np.random.default_rng(0).random((size, size), dtype=np.float32)
     fastest = float("inf")

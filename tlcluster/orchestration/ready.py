@@ -14,8 +14,10 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
+from tlcluster.paths import typed
+from tlcluster.recipes import Recipe
 from tlcluster.records import NodeRecord, WeightsRecord
-from tlcluster.settings import EMBEDDED, RunSettings, chosen_experiments, worker_range
+from tlcluster.settings import EMBEDDED, RunSettings, worker_range
 from tlcluster.storage.embedded import embedded_store
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
@@ -31,7 +33,7 @@ class Ready:
 
     settings: RunSettings
     """With a run name."""
-    experiments: tuple[Experiment, ...]
+    recipe: Recipe
     store: Store
     index: Index
     index_sha256: str
@@ -39,6 +41,11 @@ class Ready:
     weights_file: bytes | None
     nodes: tuple[NodeRecord, ...]
     admission: Admission
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """The experiments to train, in the order of the report."""
+        return self.recipe.chosen
 
     @property
     def shown_store(self) -> str:
@@ -53,9 +60,9 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     """
     settings = settings.named()
     refuse_to_lose(settings.output)
-    experiments = chosen_experiments(settings)
+    recipe = settings.recipe()
     store = stack.enter_context(opened_store(settings))
-    index, index_sha256 = checked_index(store, experiments)
+    index, index_sha256 = checked_index(store, recipe.chosen)
     weights, weights_file = find_weights(settings.weights, store, download=not settings.dry_run)
     address = given_address(settings.address)
     if settings.dry_run and address is None:
@@ -65,18 +72,18 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     if settings.store == EMBEDDED and len(nodes) > 1:
         raise UserError(
             f"--store {EMBEDDED}: this cluster has {len(nodes)} nodes, and the embedded store "
-            "is on one; fill a store that all nodes reach with jobs/ingest.py and name it"
+            f"is on one; fill a store that all nodes reach with {typed('ingest')} and name it"
         )
     admission = admit(
         nodes,
-        len(experiments),
+        len(recipe.chosen),
         worker_range(settings.workers),
         settings.cpus_per_worker,
         settings.gpus_per_worker,
     )
     return Ready(
         settings,
-        experiments,
+        recipe,
         store,
         index,
         index_sha256,

@@ -107,15 +107,16 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
     manifest = new_manifest(
         ready.settings,
         command=command,
-        decided=deciding_settings(ready.settings, ready.experiments, ready.admission.workers),
-        experiments=ready.experiments,
+        decided=deciding_settings(ready.settings, ready.recipe, ready.admission.workers),
+        recipe=ready.recipe,
         nodes=ready.nodes,
         weights=ready.weights,
         index=ready.index,
         index_sha256=ready.index_sha256,
         store_url=ready.shown_store,
     )
-    return manifest if old is None else continued(old, manifest)
+    order = [experiment.name for experiment in ready.recipe.experiments]
+    return manifest if old is None else continued(old, manifest, order)
 
 
 def refuse_to_overwrite(run: Store) -> None:

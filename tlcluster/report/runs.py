@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tlcluster import cinic10, records
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
-from tlcluster.paths import expanded
+from tlcluster.paths import expanded, typed
 from tlcluster.records import (
     EpochRecord,
     ExperimentConfig,
@@ -24,7 +24,7 @@ from tlcluster.report.reading import damaged, read_epochs, read_predictions, rea
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
-_ADVICE = "give the folder of one run, OUTPUT/RUN-NAME, as `jobs/run_all.py` wrote it"
+_ADVICE = f"give the folder of one run, OUTPUT/RUN-NAME, as `{typed('run')}` wrote it"
 _EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -7,7 +7,7 @@ import urllib.parse
 from pathlib import Path
 
 from tlcluster.errors import StoreUnavailable, UserError
-from tlcluster.paths import expanded
+from tlcluster.paths import expanded, typed
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.directory import DirectoryStore, explained
 from tlcluster.storage.protocol import Store, checked_key
@@ -91,7 +91,7 @@ def _open_directory(path: Path, create: bool, check: bool) -> DirectoryStore:
         if not path.exists():
             raise UserError(
                 f"{path}: no such directory; check the path, or fill a store there: "
-                f"python jobs/ingest.py --source … --store {path}"
+                f"{typed('ingest')} --source … --store {path}"
             )
         if not path.is_dir():
             raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")

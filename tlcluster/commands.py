@@ -1,0 +1,171 @@
+"""The commands of `tlcluster`. `jobs/*.py` call the same functions.
+
+Large libraries are imported by the command that needs them, after its arguments
+were checked: Ray, TensorFlow and Matplotlib take seconds to import.
+"""
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import tlcluster
+from tlcluster.cinic10 import ARCHIVE_URL
+from tlcluster.cli import OK, nearest, parse
+from tlcluster.errors import UserError
+from tlcluster.settings import (
+    BenchSettings,
+    IngestSettings,
+    OneSettings,
+    ReportSettings,
+    RunSettings,
+)
+
+
+class Command(NamedTuple):
+    """One command of `tlcluster`."""
+
+    about: str
+    run: Callable[[Sequence[str], str], int]
+    """(arguments, how the command was typed) → exit status."""
+
+
+def run(argv: Sequence[str], typed: str) -> int:
+    """Train the experiments and write one report."""
+    settings = parse(RunSettings, typed, COMMANDS["run"].about, argv)
+    if settings.list_experiments:
+        for experiment in settings.recipe().chosen:
+            print(experiment.name)
+        return OK
+    return _suite(settings, argv, typed)
+
+
+def run_one(argv: Sequence[str], typed: str) -> int:
+    """Train one experiment, in a run of its own or in one with others."""
+    settings = parse(OneSettings, typed, COMMANDS["run-one"].about, argv)
+    return _suite(settings.suite(), argv, typed)
+
+
+def _suite(settings: RunSettings, argv: Sequence[str], typed: str) -> int:
+    # A wrong recipe should not have to wait for the imports.
+    settings.recipe()
+    from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
+
+    os.environ.update(tensorflow_environment())
+    with quiet_import():
+        from tlcluster.orchestration.suite import run_suite
+
+    return run_suite(settings, _command_line(typed, argv))
+
+
+def ingest(argv: Sequence[str], typed: str) -> int:
+    """Write images into a store."""
+    settings = parse(IngestSettings, typed, COMMANDS["ingest"].about, argv)
+    from tlcluster.dataset.ingest import ingest
+    from tlcluster.storage.cache import NodeCache
+    from tlcluster.storage.open import open_store
+
+    cache = NodeCache(Path(settings.cache) if settings.cache else None)
+    store = open_store(settings.store, cache, create=True)
+    outcome = ingest(
+        settings.source,
+        store,
+        rows_per_shard=settings.rows_per_shard,
+        image_size=settings.size,
+        valid_fraction=settings.valid_fraction,
+        name=settings.name,
+        processes=settings.processes,
+        cache=cache.folder,
+        show=True,
+    )
+    shards = outcome.shards
+    if not outcome.written:
+        print("the store already holds these images; nothing changed")
+    elif outcome.written < len(shards):
+        print(f"{len(shards) - outcome.written} of the shards were there already and were kept")
+    index = outcome.index
+    height, width, _ = index.image_shape
+    print(f"{index.dataset}: {len(index.classes):,} classes, images of {width}×{height} pixels")
+    print(
+        f"{outcome.images:,} images in {len(shards):,} shards, "
+        f"{sum(shard.bytes for shard in shards):,} bytes, {outcome.seconds:.1f} s, "
+        f"{outcome.images / outcome.seconds:,.0f} images/s: {store.url}"
+    )
+    return OK
+
+
+def report(argv: Sequence[str], typed: str) -> int:
+    """Write the report of a run again."""
+    settings = parse(ReportSettings, typed, COMMANDS["report"].about, argv)
+    from tlcluster.report.runs import open_run
+    from tlcluster.report.write import write_report
+
+    store = open_run(settings.run)
+    index = write_report(store)
+    print(f"{store.url}/{index}")
+    return OK
+
+
+def bench(argv: Sequence[str], typed: str) -> int:
+    """Measure tlcluster beside other libraries."""
+    settings = parse(BenchSettings, typed, COMMANDS["bench"].about, argv)
+    from tlcluster.bench.parts import run_bench
+
+    return run_bench(settings, _command_line(typed, argv))
+
+
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {
+        "run": Command("Train the experiments at the same time and write one report.", run),
+        "run-one": Command(
+            "Train one experiment, in a run of its own or in one with others.", run_one
+        ),
+        "ingest": Command(
+            "Decode a data set of images once and write it into a store, as shards with an index. "
+            "After an interruption, the same command continues. A data set is split/class/image: "
+            "folders train, valid (or val, validation) and test, each with one folder per class, "
+            "with PNG or JPEG files. Photographs are turned upright as their EXIF data says. "
+            f"The official archive of CINIC-10 is {ARCHIVE_URL}",
+            ingest,
+        ),
+        "report": Command(
+            "Write the report of a run again, from its records. The run may be finished, "
+            "interrupted or still running. The last line is the path of the report.",
+            report,
+        ),
+        "bench": Command("Measure tlcluster beside other libraries on this machine.", bench),
+    }
+)
+"""Name → command."""
+
+
+def main(argv: Sequence[str], program: str) -> int:
+    """Run the command that the first argument names; without one, list the commands.
+
+    Args:
+        argv: name of the command, then its arguments.
+        program: how the user called this program: `tlcluster` or `python -m tlcluster`.
+
+    Raises:
+        UserError: there is no such command, or it cannot use its arguments.
+    """
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(f"usage: {program} COMMAND ...\n\n{tlcluster.__doc__}\n\ncommands:")
+        for known, command in COMMANDS.items():
+            print(f"  {known:8s} {command.about.partition('. ')[0].rstrip('.')}")
+        print(f"\n{program} COMMAND --help lists the flags of a command.")
+        return OK
+    if name == "--version":
+        print(f"tlcluster {tlcluster.__version__}")
+        return OK
+    if name not in COMMANDS:
+        raise UserError(f"{name}: no such command; {nearest(name, COMMANDS)}")
+    return COMMANDS[name].run(rest, f"{program} {name}")
+
+
+def _command_line(typed: str, argv: Sequence[str]) -> str:
+    """The command as a shell takes it."""
+    return " ".join([typed, shlex.join(argv)]).rstrip()
