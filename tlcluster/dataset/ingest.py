@@ -5,7 +5,6 @@ processes, the kind of archive or the order of its files. Everything is decoded 
 the first object is written, and the index is written last.
 """
 
-import errno
 import os
 import re
 import time
@@ -24,7 +23,7 @@ from tlcluster.dataset.publish import publish, refuse_other_size, stored_index
 from tlcluster.dataset.shards import Index, ShardInfo
 from tlcluster.dataset.sources import open_source
 from tlcluster.dataset.stage import Form, rows_for, stage
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, from_os_error
 from tlcluster.machine import local_cpus
 from tlcluster.paths import expanded
 from tlcluster.settings import MAX_SIDE, MIN_SIDE
@@ -90,6 +89,7 @@ def ingest(
         UserError: the source or an image cannot be used, the store holds
             another data set, or a disk is full. Nothing was written then,
             unless the store failed in the middle: the same call continues.
+        StoreUnavailable: storage or a network file system does not answer for now.
     """
     started = time.monotonic()
     cache = cache or default_folder()
@@ -120,10 +120,8 @@ def ingest(
             index = stage(opened, form, folder, processes or local_cpus(), show)
             written = publish(store, there, index, folder, show)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise UserError(
-            f"{cache}: {'the disk is full' if full else os.strerror(error.errno or 0).lower()}; "
-            "free some space there or name another folder with --cache"
+        raise from_os_error(
+            error, cache, "free some space there or name another folder with --cache"
         ) from None
     return Outcome(index, written, time.monotonic() - started)
 

@@ -1,14 +1,12 @@
 """A data set as people have it: a folder or an archive, local or by https → its images, checked."""
 
-import errno
-import os
 from pathlib import Path
 
 from tlcluster.dataset.archive import open_archive, reader_of
 from tlcluster.dataset.arrange import Source
 from tlcluster.dataset.download import download, public
 from tlcluster.dataset.folder import open_folder
-from tlcluster.errors import UserError
+from tlcluster.errors import FULL, UserError, from_os_error
 from tlcluster.paths import expanded
 
 
@@ -33,6 +31,7 @@ def open_source(
 
     Raises:
         UserError: it cannot be read, is damaged or unsafe, or is not `split/class/image`.
+        StoreUnavailable: a network file system does not answer for now.
         OSError: the scratch folder is full.
     """
     path = expanded(source)
@@ -51,9 +50,8 @@ def open_source(
             )
         return open_archive(source, path, scratch, valid_fraction, show)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise  # from the scratch folder: reading takes no space
-        where = error.filename or source
-        raise UserError(
-            f"{where}: {os.strerror(error.errno or 0).lower()}; the source must be readable"
+        raise from_os_error(
+            error, error.filename or source, "the source must be readable"
         ) from None
