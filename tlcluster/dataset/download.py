@@ -1,4 +1,4 @@
-"""One large file by https, gone on with where it broke off, even in another process."""
+"""Download one large file by https, resuming where an earlier try stopped."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from tlcluster.meter import meter
 from tlcluster.storage.locks import process_lock
 
 WAITS_SECONDS = (0.5, 2.0, 8.0)
-"""Before another attempt after one that brought nothing; after the last, it is given up."""
+"""Pauses before each next attempt after one that received nothing; then it gives up."""
 TIMEOUT_SECONDS = 60.0
 MOST_ASKED_SECONDS = 60.0
 """The longest wait that a server may ask for with Retry-After."""
@@ -29,11 +29,11 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def download(url: str, folder: Path, show: bool = True) -> Path:
-    """The file behind a URL, in `folder`; what is there already is not downloaded again.
+    """The file behind a URL, in `folder`. Bytes that are there already are not downloaded again.
 
-    Pieces are kept under a name made of the URL, the size and the server's
-    version of the file (ETag or date), so that pieces of two versions never
-    get into one file. The size is checked at the end.
+    A partial file has a name made of the URL, the size and the server's version
+    of the file (ETag or date), so that two versions are never mixed. The size is
+    checked at the end.
 
     Raises:
         UserError: the URL is not https, the server refuses or does not
@@ -54,10 +54,10 @@ def download(url: str, folder: Path, show: bool = True) -> Path:
 
 
 def checked_url(url: str) -> str:
-    """The URL itself, where it is one that we download from.
+    """Return the URL if it is one that we download from.
 
     Raises:
-        UserError: it is no address, not https (http to this very machine is), or holds a
+        UserError: it is not an address, not https (http to this very machine is), or holds a
             credential.
     """
     try:
@@ -90,7 +90,7 @@ def _no_address(url: str) -> UserError:
 
 
 def public(url: str) -> str:
-    """A URL for messages: without its query, which may be a signature."""
+    """A URL for messages, without its query, which may hold a signature."""
     return url.partition("?")[0].partition("#")[0]
 
 
@@ -166,7 +166,7 @@ def _attempt(url: str, folder: Path, show: bool, locked: bool) -> Path:
 
 
 def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
-    """Receive what is missing of a part."""
+    """Download the rest of a partial file."""
     start = part.stat().st_size
     with _request(url, start) as response:
         if response.status == http.HTTPStatus.OK:
@@ -181,10 +181,10 @@ def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
 
 @contextlib.contextmanager
 def _own_part(target: Path, locked: bool) -> Iterator[Path]:
-    """The file with the pieces that are there, which nobody else writes to.
+    """The partial file, which no other process writes to meanwhile.
 
-    Without locks, a process takes it by renaming it, which only one can do, and puts it back if
-    the download breaks off. Several processes may then download the same file.
+    Without locks, a process takes the partial file by renaming it, which only one can do, and
+    renames it back if the download breaks off. Several processes may then download the same file.
     """
     shared = _shared_part(target)
     if locked:
