@@ -219,7 +219,11 @@ def _request(url: str, start: int = 0) -> http.client.HTTPResponse:
             f"{error.code} {error.reason}", wait=_asked(error.headers.get("Retry-After"))
         ) from None
     except (http.client.InvalidURL, ValueError):
-        raise _no_address(url) from None  # of a redirect, for example
+        # `checked_url` has found nothing wrong with the URL itself.
+        raise UserError(
+            f"{public(url)}: the server redirects to something that is not an address; check the "
+            "address, or download the file with your own tools and name its path"
+        ) from None
     except (http.client.HTTPException, OSError) as error:
         raise _BrokenOff(getattr(error, "reason", error)) from None
     return response
