@@ -1,4 +1,4 @@
-"""The exceptions of this program: what a person must change, and what only needs time.
+"""The exceptions of this program: a person must change something, or it only takes time.
 
 `from_os_error` is the one place that turns an OSError into one of them.
 """

@@ -5,7 +5,12 @@ import errno
 import fcntl
 import http.server
 import os
+import ssl
+import subprocess
+import tarfile
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import tlcluster.dataset.download
-from tlcluster.dataset.download import checked_url, download, public
+from tlcluster.dataset.download import MOST_ASKED_SECONDS, checked_url, download, public
+from tlcluster.dataset.sources import open_source
 from tlcluster.errors import UserError
 
 
@@ -31,6 +37,7 @@ class Server(http.server.ThreadingHTTPServer):
         """Answers that bring anything at all."""
         self.statuses: list[int] = []
         """What the next answers are, before any with content."""
+        self.retry_after: list[str] = []
         self.redirect: str | None = None
         self.shift = 0
         """Bytes by which answers to a Range miss it."""
@@ -56,7 +63,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         if server.statuses:
-            self.send_error(server.statuses.pop(0))
+            self.send_response(server.statuses.pop(0))
+            if server.retry_after:
+                self.send_header("Retry-After", server.retry_after.pop(0))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
         start += server.shift if start else 0
@@ -216,6 +227,24 @@ def test_a_server_that_stays_in_trouble_is_told(server: Server, tmp_path: Path) 
     assert len(server.requested) == 4
 
 
+@pytest.mark.parametrize("status", [408, 425, 429])
+def test_a_server_that_is_busy_is_asked_again(server: Server, tmp_path: Path, status: int) -> None:
+    server.statuses = [status, status]
+    assert get(server, tmp_path).read_bytes() == server.body
+
+
+def test_a_server_is_given_the_time_that_it_asks_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    server.statuses = [429, 503, 429, 200]
+    server.retry_after = ["7", "9999", "Fri, 31 Dec 1999 23:59:59 GMT", ""]
+    with contextlib.suppress(UserError):
+        get(server, tmp_path)
+    assert pauses[:3] == [7.0, MOST_ASKED_SECONDS, 0.0]
+
+
 def test_a_server_that_refuses_is_asked_once(server: Server, tmp_path: Path) -> None:
     server.statuses = [404]
     assert refusal(f"{server.url}?signature=secret", tmp_path) == (
@@ -266,6 +295,22 @@ def test_without_locks_it_is_gone_on_with_and_two_at_once_do_not_mix(
     assert parts(tmp_path) == []
 
 
+def test_a_download_that_turns_out_damaged_is_not_kept(
+    server: Server, tmp_path: Path, tiny_cinic: Path
+) -> None:
+    archive = tmp_path / "tiny.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tiny_cinic, "CINIC-10")
+    whole = archive.read_bytes()
+    server.body = whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
+    (scratch := tmp_path / "scratch").mkdir()
+    with pytest.raises(UserError, match="damaged or cut short"):
+        open_source(server.url, scratch, tmp_path / "downloads", show=False)
+    server.body = whole
+    source = open_source(server.url, scratch, tmp_path / "downloads", show=False)
+    assert sum(map(len, source.images.values())) == 90
+
+
 def test_only_https_is_downloaded_from(server: Server, tmp_path: Path) -> None:
     assert checked_url("https://host/x.zip") == "https://host/x.zip"
     way_out = (
@@ -278,6 +323,68 @@ def test_only_https_is_downloaded_from(server: Server, tmp_path: Path) -> None:
     assert refusal(server.url, tmp_path) == f"http://192.0.2.1/x.zip: {way_out}"
     server.redirect = "file:///etc/passwd"
     assert "Redirection to url 'file:///etc/passwd' is not allowed" in refusal(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://[::1/x.tar",
+        "https://a..b/x.tar",
+        f"https://{300 * 'x'}/x.tar",
+        "https://host:port/x.tar",
+        "https://host:99999/x.tar",
+        "https://host/CINIC 10.tar?X-Amz-Signature=secret",
+        "https://host/x\n.tar?X-Amz-Signature=secret",
+        "https://me:secret@[host/x.tar",
+    ],
+)
+def test_what_is_no_address_is_refused_in_one_line_also_behind_a_redirect(
+    server: Server, tmp_path: Path, url: str
+) -> None:
+    for line in (refusal(url, tmp_path), redirected(server, url, tmp_path)):
+        assert "secret" not in line
+        assert len(line) < 300
+        assert "not an address" in line
+    assert "not an address; give https://HOST/PATH" in refusal(url, tmp_path)
+
+
+def redirected(server: Server, url: str, folder: Path) -> str:
+    # A header is one line; urllib itself quotes a space in it.
+    if not url.isprintable() or " " in url:
+        return "not an address"
+    server.redirect = url
+    return refusal(server.url, folder)
+
+
+def test_https_is_not_redirected_to_plain_http_not_even_on_this_machine(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    keys.write_bytes((tmp_path / "key").read_bytes() + (tmp_path / "certificate").read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(keys)
+    trusting = ssl.create_default_context(cafile=tmp_path / "certificate")
+    opener = urllib.request.build_opener(
+        tlcluster.dataset.download._Redirects, urllib.request.HTTPSHandler(context=trusting)
+    )
+    monkeypatch.setattr(tlcluster.dataset.download, "_OPENER", opener)
+    with Server() as protected:
+        protected.socket = context.wrap_socket(protected.socket, server_side=True)
+        protected.redirect = server.url
+        threading.Thread(target=protected.serve_forever, daemon=True).start()
+        url = f"https://localhost:{protected.server_port}/x.tar"
+        assert refusal(url, tmp_path) == (
+            f"{url}: redirects from https:// to {server.url}, which is not protected; give another "
+            "address, or download the file with your own tools and name its path"
+        )
+        protected.shutdown()
+    assert server.requested == []
 
 
 def test_a_credential_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:

@@ -276,10 +276,10 @@ def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Pa
         "directory",
         "s3:/bucket": "s3:/bucket: the scheme ends in two slashes, as in s3://BUCKET/PREFIX",
         "file://host/data": "file://host/data: file:// names no host; give file:///DIRECTORY",
-        "s3://": "s3://: '' is no bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to 63 "
-        "letters, digits, dots and dashes",
-        "s3://b/data": "s3://b/data: 'b' is no bucket name; give s3://BUCKET/PREFIX with a bucket "
-        "of 3 to 63 letters, digits, dots and dashes",
+        "s3://": "s3://: '' is not a bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to "
+        "63 letters, digits, dots and dashes",
+        "s3://b/data": "s3://b/data: 'b' is not a bucket name; give s3://BUCKET/PREFIX with a "
+        "bucket of 3 to 63 letters, digits, dots and dashes",
         "s3://bucket/../data": "key '../data': not a safe key; a key is a relative path like "
         "`train/0001.npy`",
         "s3://key:secret@bucket/data": "s3://…@…: a store's address holds no credential and no "

@@ -34,6 +34,10 @@ _MAX_HEADER_BYTES = 2**20
 _BLOCK = 2**16
 
 
+class DamagedArchive(UserError):
+    """The bytes of an archive are not those that were packed."""
+
+
 class _Member(NamedTuple):
     name: str
     size: int
@@ -80,7 +84,7 @@ def open_archive(
                 at = raw.tell()
         except _DAMAGED as error:
             reason = str(error).encode("unicode_escape").decode()[:200]
-            raise UserError(
+            raise DamagedArchive(
                 f"{source}: the archive is damaged or cut short ({reason}); fetch it again"
             ) from None
     return arrange(source, spool, found, valid_fraction)

@@ -1,4 +1,4 @@
-"""One large file by https, gone on with where it broke off, even in another process."""
+"""Download one large file by https, resuming where an earlier try stopped."""
 
 import contextlib
 import hashlib
@@ -18,18 +18,22 @@ from tlcluster.meter import meter
 from tlcluster.storage.locks import process_lock
 
 WAITS_SECONDS = (0.5, 2.0, 8.0)
-"""Before another attempt after one that brought nothing; after the last, it is given up."""
+"""Pauses before each next attempt after one that received nothing; then it gives up."""
 TIMEOUT_SECONDS = 60.0
+MOST_ASKED_SECONDS = 60.0
+"""The longest wait that a server may ask for with Retry-After."""
+_LATER = {http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY,
+          http.HTTPStatus.TOO_MANY_REQUESTS}  # fmt: skip
 _BLOCK = 2**18
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def download(url: str, folder: Path, show: bool = True) -> Path:
-    """The file behind a URL, in `folder`; what is there already is not downloaded again.
+    """The file behind a URL, in `folder`. Bytes that are there already are not downloaded again.
 
-    Pieces are kept under a name made of the URL, the size and the server's
-    version of the file (ETag or date), so that pieces of two versions never
-    get into one file. The size is checked at the end.
+    A partial file has a name made of the URL, the size and the server's version
+    of the file (ETag or date), so that two versions are never mixed. The size is
+    checked at the end.
 
     Raises:
         UserError: the URL is not https, the server refuses or does not
@@ -50,12 +54,20 @@ def download(url: str, folder: Path, show: bool = True) -> Path:
 
 
 def checked_url(url: str) -> str:
-    """The URL itself, where it is one that we download from.
+    """Return the URL if it is one that we download from.
 
     Raises:
-        UserError: it is not https (http to this very machine is), or holds a credential.
+        UserError: it is not an address, not https (http to this very machine is), or holds a
+            credential.
     """
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+        parts.netloc.encode("idna")
+        _ = parts.port
+    except ValueError:
+        raise _no_address(url) from None
+    if not url.isprintable() or " " in url:
+        raise _no_address(url)
     if "@" in parts.netloc:
         raise UserError(
             f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}: an address with a credential "
@@ -69,18 +81,28 @@ def checked_url(url: str) -> str:
     return url
 
 
+def _no_address(url: str) -> UserError:
+    # An address that cannot be taken apart may hold a credential anywhere: none of it is shown.
+    shown = "…" if "@" in url else " ".join(public(url).split())[:100]
+    return UserError(
+        f"{shown}: not an address; give https://HOST/PATH, with %20 instead of a space"
+    )
+
+
 def public(url: str) -> str:
-    """A URL for messages: without its query, which may be a signature."""
+    """A URL for messages, without its query, which may hold a signature."""
     return url.partition("?")[0].partition("#")[0]
 
 
 class _BrokenOff(Exception):
     """The connection ended before the file did."""
 
-    def __init__(self, reason: object, size: int = 0) -> None:
+    def __init__(self, reason: object, size: int = 0, wait: float = 0.0) -> None:
         super().__init__(str(reason))
         self.size = size
         """Bytes of the file that are here."""
+        self.wait = wait
+        """Seconds that the server asks us to wait."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -88,7 +110,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
         headers: http.client.HTTPMessage, newurl: str,
     ) -> urllib.request.Request | None:  # fmt: skip
-        return super().redirect_request(req, fp, code, msg, headers, checked_url(newurl))
+        checked_url(newurl)
+        if req.type == "https" and urllib.parse.urlsplit(newurl).scheme != "https":
+            raise UserError(
+                f"{public(req.full_url)}: redirects from https:// to {public(newurl)}, which is "
+                "not protected; give another address, or download the file with your own tools "
+                "and name its path"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 _OPENER = urllib.request.build_opener(_Redirects)
@@ -105,13 +134,13 @@ def _persist(url: str, folder: Path, show: bool, locked: bool) -> Path:
                 most = error.size
                 waits = iter(WAITS_SECONDS)
                 continue
-            wait = next(waits, None)
+            wait, asked = next(waits, None), error.wait
             if wait is None:
                 raise UserError(
                     f"{public(url)}: the download broke off ({error}); check the address and the "
                     "network and run the same command, it goes on where it is"
                 ) from None
-        time.sleep(wait)
+        time.sleep(max(wait, asked))
 
 
 def _attempt(url: str, folder: Path, show: bool, locked: bool) -> Path:
@@ -137,7 +166,7 @@ def _attempt(url: str, folder: Path, show: bool, locked: bool) -> Path:
 
 
 def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
-    """Receive what is missing of a part."""
+    """Download the rest of a partial file."""
     start = part.stat().st_size
     with _request(url, start) as response:
         if response.status == http.HTTPStatus.OK:
@@ -152,10 +181,10 @@ def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
 
 @contextlib.contextmanager
 def _own_part(target: Path, locked: bool) -> Iterator[Path]:
-    """The file with the pieces that are there, which nobody else writes to.
+    """The partial file, which no other process writes to meanwhile.
 
-    Without locks, a process takes it by renaming it, which only one can do, and puts it back if
-    the download breaks off. Several processes may then download the same file.
+    Without locks, a process takes the partial file by renaming it, which only one can do, and
+    renames it back if the download breaks off. Several processes may then download the same file.
     """
     shared = _shared_part(target)
     if locked:
@@ -182,14 +211,27 @@ def _request(url: str, start: int = 0) -> http.client.HTTPResponse:
     try:
         response: http.client.HTTPResponse = _OPENER.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in _LATER:
             raise UserError(
                 f"{public(url)}: the server answers {error.code} {error.reason}; check the address"
             ) from None
-        raise _BrokenOff(f"{error.code} {error.reason}") from None
+        raise _BrokenOff(
+            f"{error.code} {error.reason}", wait=_asked(error.headers.get("Retry-After"))
+        ) from None
+    except (http.client.InvalidURL, ValueError):
+        # `checked_url` has found nothing wrong with the URL itself.
+        raise UserError(
+            f"{public(url)}: the server redirects to something that is not an address; check the "
+            "address, or download the file with your own tools and name its path"
+        ) from None
     except (http.client.HTTPException, OSError) as error:
         raise _BrokenOff(getattr(error, "reason", error)) from None
     return response
+
+
+def _asked(header: str | None) -> float:
+    """Seconds of a Retry-After header; 0 if there is none or if it gives a date."""
+    return min(float(header), MOST_ASKED_SECONDS) if header and header.isdecimal() else 0.0
 
 
 def _receive(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tlcluster.dataset.archive import open_archive, reader_of
+from tlcluster.dataset.archive import DamagedArchive, open_archive, reader_of
 from tlcluster.dataset.arrange import Source
 from tlcluster.dataset.download import download, public
 from tlcluster.dataset.folder import open_folder
@@ -35,7 +35,8 @@ def open_source(
         OSError: the scratch folder is full.
     """
     path = expanded(source)
-    if "://" in source:
+    downloaded = "://" in source
+    if downloaded:
         reader_of(public(source))
         path = download(source, downloads, show)
         source = public(source)
@@ -49,6 +50,10 @@ def open_source(
                 f"{source}: is a pipe, socket or device; give a folder or the file of an archive"
             )
         return open_archive(source, path, scratch, valid_fraction, show)
+    except DamagedArchive:
+        if downloaded:
+            path.unlink(missing_ok=True)  # the same command downloads it again
+        raise
     except OSError as error:
         if error.errno in FULL:
             raise  # from the scratch folder: reading takes no space

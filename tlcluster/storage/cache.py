@@ -20,15 +20,15 @@ from tlcluster.storage.protocol import CorruptObject
 
 DEFAULT_BYTES = 20 * 2**30
 TRIES = 3
-"""Downloads of one object before its damage is taken to be in the store, not on the way."""
+"""Downloads of one object before we conclude that the store itself holds a damaged one."""
 GRACE_SECONDS = 60.0
-"""A file handed out this recently is not evicted, so that its reader has time to open it."""
+"""A file returned this recently is not evicted, so that its reader has time to open it."""
 ABANDONED_SECONDS = 3600.0
-"""Without locks, a part that nobody has written to for so long belongs to a dead process."""
+"""Without locks, a partial file that has not grown for this long is deleted."""
 
 OBJECTS = "tlcluster-objects"
-"""The folder inside the cache folder that holds the copies. The cache folder itself may be one in
-which a user keeps other things; nothing is deleted there."""
+"""The folder inside the cache folder that holds the copies. A user may keep other files in the
+cache folder itself; nothing is deleted there."""
 
 _PART = ".part"
 _LOCKS = "locks"
@@ -36,10 +36,10 @@ _OURS = re.compile(rf"[0-9a-f]{{64}}((-[0-9a-f]{{16}})?{re.escape(_PART)})?")
 _BLOCK = 2**20
 
 _known: dict[str, bytes] = {}
-"""sha256 → BLAKE3 of a content that this process has found to have it.
+"""sha256 → BLAKE3 of the same content, for files that this process has verified.
 
-An epoch verifies again what the last one has verified. BLAKE3 takes a quarter of sha256's time, and
-as no two contents with one BLAKE3 can be found either, one that has it has the sha256 too.
+Every epoch verifies the same files again. BLAKE3 takes a quarter of the time of sha256 and is as
+hard to forge, so a file with a known BLAKE3 has the sha256 that was found with it.
 """
 
 
@@ -74,7 +74,7 @@ class _Digest(Protocol):
 
 
 def _read(path: Path, *digests: _Digest) -> int:
-    """Bytes of the file, after the digests have seen them all."""
+    """Feed the whole file to the digests; returns its size in bytes."""
     size = 0
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK):
@@ -92,13 +92,12 @@ class NodeCache:
     the kernel's, so a process that dies leaves nothing locked. On a file
     system without locks, several processes may download the same object.
 
-    A file's modification time is the time it was last handed out; above
-    `max_bytes` the least recently used files are deleted. Deleting a file that
-    someone has open or mapped is harmless on POSIX: the content stays until
-    the last reader closes it. Only the moment between handing out a name and
-    opening it needs care; files younger than `GRACE_SECONDS` are spared, and
-    the folder may exceed its limit by as much. Files that are not named by a
-    hash are somebody else's and stay.
+    A file's modification time is the time it was last returned. Above
+    `max_bytes`, the least recently used files are deleted. Deleting a file that
+    a process has open or mapped is harmless on POSIX: the content stays until
+    the last reader closes it. A reader needs time to open the file that it was
+    given, so files younger than `GRACE_SECONDS` are kept, even above the limit.
+    Files that are not named by a hash belong to the user and stay.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -107,14 +106,15 @@ class NodeCache:
         self.max_bytes = max_bytes
 
     def get(self, key: str, *, sha256: str, size: int, download: Callable[[Path], None]) -> Path:
-        """The verified file with this sha256; `download(path)` writes it where it is not here yet.
+        """The verified file with this sha256; if it is not here yet, `download(path)` writes it.
 
         The file is verified on every call, so a bit that flipped on the disk
-        costs a download and nothing else. Open it within `GRACE_SECONDS`.
+        only costs a download. Open the file within `GRACE_SECONDS`.
 
         Raises:
-            CorruptObject: what was downloaded was wrong `TRIES` times.
+            CorruptObject: the downloaded content was wrong `TRIES` times.
             UserError: the folder cannot be written or its disk is full.
+            StoreUnavailable: its file system does not answer now.
         """
         path = self.objects / sha256
         with self._explained():
@@ -170,7 +170,7 @@ class NodeCache:
             part.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        """Delete parts that nobody writes, then the least recently used files."""
+        """Delete abandoned partial files, then the least recently used files."""
         files = []
         with os.scandir(self.objects) as entries:
             for entry in entries:
@@ -191,7 +191,7 @@ class NodeCache:
             excess -= length
 
     def _sweep(self, part: Path) -> None:
-        """Delete a part unless its download is under way."""
+        """Delete a partial file unless its download is running."""
         with (
             contextlib.suppress(LockTaken, FileNotFoundError),
             self._lock(part.name, wait=False) as locked,

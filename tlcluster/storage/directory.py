@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.02
 
 
 class DirectoryStore:
-    """A directory as a store: a key is a path inside it. On a shared file system, for all nodes."""
+    """A directory as a store: a key is a path in it. Several nodes need a shared file system."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class DirectoryStore:
     def put_if_absent(self, key: str, data: bytes | Path) -> bool:
         with self._written(key, data) as (temporary, path):
             try:
-                # A hard link is the rename that refuses to replace.
+                # A hard link works like a rename that refuses to replace a file.
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return False
@@ -93,7 +93,7 @@ class DirectoryStore:
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes | Path) -> Iterator[tuple[Path, Path]]:
-        """The data in a temporary file beside its place, on disk before it gets its name."""
+        """Write the data to a temporary file beside its place, and sync it."""
         path = self._folder / checked_key(key)
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,10 +115,10 @@ class DirectoryStore:
 def _renamed_if_absent(temporary: Path, path: Path) -> bool:
     """Give a finished file its name unless that is taken, on a file system without hard links.
 
-    Of several writers, only the one that has made the claim, a file beside the object, may look
-    whether the name is free and then rename. The object itself appears by the rename, as a whole.
-    A claim is held for two calls of the file system. One that is older than `CLAIM_SECONDS` was
-    left by a process that was killed in between, and is removed.
+    A writer first creates a claim, a file beside the object, with O_EXCL: only one writer can.
+    It then checks that the name is free and renames. Readers never see half an object, because
+    the object appears under its name by the rename. A claim lasts for two calls of the file
+    system. A claim older than `CLAIM_SECONDS` was left by a killed process and is removed.
     """
     digest = hashlib.sha256(path.name.encode()).hexdigest()[:16]
     claim = path.with_name(f"{TEMPORARY}claim-{digest}")

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback for one machine: SeaweedFS, with random keys, while it is needed."""
+"""A real S3 server for one machine: SeaweedFS on loopback, with random keys."""
 
 import contextlib
 import json
@@ -28,10 +28,10 @@ _PURPOSE = "s3"
 _DATA = "tlcluster-seaweedfs"
 
 START_SECONDS = 60.0
-"""It takes about a second; on a machine where everything else starts at once, more."""
+"""A start takes about a second, and longer on a busy machine."""
 _STOP_SECONDS = 15.0
 _TRIES = 5
-"""Starts with other ports, where another program took one of the first in between."""
+"""Starts, each with other ports: another program may take a port that was free a moment ago."""
 
 _SERVICES = ("master", "volume", "filer", "s3")
 # Below the range from which kernels give out ports to outgoing connections.
@@ -51,8 +51,8 @@ kill "$watch" 2>/dev/null
 for port in $ports; do rm -f /tmp/seaweedfs-*-"$port".sock; done
 exit "$status"
 """
-"""Runs the server until it ends or standard input does, which ends with the parent however the
-parent dies. Then removes the Unix sockets that a killed server leaves."""
+"""Runs the server until it exits or standard input is closed. The latter happens whenever the
+parent exits, even by kill -9. Then removes the Unix sockets that a killed server leaves."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def embedded_store(folder: Path | None = None) -> Iterator[EmbeddedStore]:
     `environment`, so `open_store(store.url)` works; afterwards it is as before.
 
     Args:
-        folder: where the objects stay for the next time; by default they are
-            in a temporary folder and go with the server.
+        folder: keeps the objects for the next start; by default they are in
+            a temporary folder and are deleted with the server.
 
     Raises:
         UserError: SeaweedFS is not installed or does not start, or the folder is in use.
@@ -118,7 +118,7 @@ def _data_folder(folder: Path) -> Iterator[Path]:
             ) from None
         except OSError as error:
             raise from_os_error(error, folder, "name a folder that can be written") from None
-        # Where the master was at earlier ports; it learns what there is from the volumes.
+        # State of the master at earlier ports. It rebuilds its state from the volumes.
         for old in data.glob("m[0-9]*"):
             shutil.rmtree(old)
         yield data
@@ -136,7 +136,7 @@ def _running(weed: str, private: Path, data: Path, keep: bool) -> Iterator[Embed
                 if _ready(process, store):
                     yield store
                     return
-            # One that runs but does not answer has its ports.
+            # A server that runs has its ports; other ports would not help.
             if process.poll() is None:
                 break
         finally:
@@ -150,7 +150,7 @@ def _running(weed: str, private: Path, data: Path, keep: bool) -> Iterator[Embed
 
 
 def _free_ports() -> dict[str, int]:
-    """Service → port, nobody listening there a moment ago."""
+    """Service → port that was free a moment ago."""
     names = [*_SERVICES, *(f"{service}.grpc" for service in _SERVICES)]
     while True:
         admin, *others = random.sample(_PORTS, len(names) + 1)
@@ -171,7 +171,7 @@ def _is_free(port: int) -> bool:
 
 
 def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
-    """Write keys, S3 identities and the tokens that the parts use among themselves."""
+    """Write keys, S3 identities and the tokens that the services use between them."""
     access, secret = secrets.token_hex(10), secrets.token_hex(20)
     identity = {
         "name": BUCKET,
@@ -179,7 +179,7 @@ def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
         "actions": ["List", f"Read:{BUCKET}", f"Write:{BUCKET}"],
     }
     _write_secret(private / "s3.json", json.dumps({"identities": [identity]}))
-    # Without these, everybody on the machine could read and write past S3 and its keys.
+    # Without these, every account on the machine could bypass S3 and its keys.
     tables = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
     _write_secret(
         private / "security.toml",
@@ -203,7 +203,7 @@ def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
             "AWS_CONFIG_FILE": str(config),
             "AWS_PROFILE": _PROFILE,
             "AWS_REGION": REGION,
-            # What the account has set for another S3 comes first in boto3's chain, unless empty.
+            # Settings of the account for another S3 take precedence, unless they are empty.
             "AWS_ENDPOINT_URL_S3": endpoint,
             "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
             "AWS_ACCESS_KEY_ID": "",
@@ -212,7 +212,7 @@ def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
             "AWS_WEB_IDENTITY_TOKEN_FILE": "",
             "AWS_ROLE_ARN": "",
             "AWS_DEFAULT_REGION": REGION,
-            # A proxy for the world outside is no way to loopback.
+            # A proxy for the internet cannot reach loopback.
             **{name: _with_loopback(os.environ.get(name)) for name in ("NO_PROXY", "no_proxy")},
         },
     )
@@ -246,12 +246,12 @@ def _start(
         "master.telemetry": "false",
         **{_port_flag(service): port for service, port in ports.items()},
     }
-    # SeaweedFS makes an administrator of AWS keys that it finds in its environment, and looks for
-    # settings in HOME and in the working folder: it gets an environment of its own.
+    # SeaweedFS gives administrator rights to AWS keys in its environment, and reads settings from
+    # HOME and the working folder. So it gets an environment of its own.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(private),
-        # Without, it took 800 MB for an ingest of 190 MB; with it, it is no slower.
+        # Without a limit it used 800 MB for an ingest of 190 MB; the limit makes it no slower.
         "GOMEMLIMIT": "256MiB",
         "signal": "TERM" if keep else "KILL",
         "ports": " ".join(map(str, ports.values())),
@@ -265,7 +265,7 @@ def _start(
             stderr=subprocess.STDOUT,
             cwd=private,
             env=environment,
-            # Ctrl-C is for the parent, which still needs the store while it ends.
+            # Ctrl-C must only reach the parent, which still needs the store while it exits.
             start_new_session=True,
         )
 
@@ -276,7 +276,7 @@ def _port_flag(service: str) -> str:
 
 
 def _ready(process: subprocess.Popen[bytes], store: EmbeddedStore) -> bool:
-    """Wait for the first put to work; False where the server ended or the time is over."""
+    """Wait until a put works; False if the server exited or the time is over."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(UserError, StoreUnavailable, ConnectionError):

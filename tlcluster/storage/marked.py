@@ -1,8 +1,8 @@
 """Folders whose content is ours to delete: each holds a mark with the folder's own name in it.
 
-A name alone proves nothing: a user may have a folder of the same name. The mark is a file that no
-other program writes, and a copy of the folder under another name is not marked. It is also a
-cache directory tag (https://bford.info/cachedir/), so that backups leave the folder out.
+A name alone proves nothing, since a user may have a folder of the same name. The mark is a file
+that no other program writes, and a copy of the folder under another name is not marked. The mark is
+also a cache directory tag (https://bford.info/cachedir/), so that backups leave the folder out.
 """
 
 import errno
@@ -24,12 +24,12 @@ def _content(name: str) -> bytes:
 
 
 def mark(folder: Path, name: str) -> None:
-    """Mark a folder that this program has just made; `name` is the one that it is about to get."""
+    """Mark a folder that this program has just made; `name` is the name that it will get."""
     (folder / MARK).write_bytes(_content(name))
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether `mark` has marked the folder under the name that it has now."""
+    """Whether the folder holds the mark for its present name."""
     path, content = folder / MARK, _content(folder.name)
     try:
         status = path.lstat()
@@ -41,10 +41,10 @@ def is_marked(folder: Path) -> bool:
 
 
 def make_marked(folder: Path) -> bool:
-    """Make a marked folder unless it is there; of several processes, one makes it.
+    """Make a marked folder unless it exists. Several processes may try at once.
 
     Returns:
-        Whether the folder is marked now. False: somebody else has made it.
+        Whether the folder is marked now. False if another program or a person made it.
 
     Raises:
         OSError: it cannot be made.
@@ -55,7 +55,7 @@ def make_marked(folder: Path) -> bool:
     new = folder.with_name(f"{folder.name}-{secrets.token_hex(8)}")
     new.mkdir()
     try:
-        # The mark comes first: nobody sees the folder under its name without it.
+        # The mark comes first, so that the folder never has its name without the mark.
         mark(new, folder.name)
         os.rename(new, folder)  # noqa: PTH104 - Path.replace says the opposite of what happens
     except OSError as error:

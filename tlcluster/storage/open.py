@@ -73,8 +73,8 @@ def _bucket_and_prefix(url: str) -> tuple[str, str]:
         )
     if not _BUCKET.fullmatch(bucket):
         raise UserError(
-            f"{url}: {bucket!r} is no bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to "
-            "63 letters, digits, dots and dashes"
+            f"{url}: {bucket!r} is not a bucket name; give s3://BUCKET/PREFIX with a bucket of 3 "
+            "to 63 letters, digits, dots and dashes"
         )
     prefix = prefix.strip("/")
     return bucket, checked_key(prefix) if prefix else ""
@@ -85,7 +85,7 @@ def _open_directory(path: Path, create: bool, check: bool) -> DirectoryStore:
     if not check:
         return DirectoryStore(path)  # a put makes the folders that it needs
     with explained(path):
-        # The workers of an experiment come to a new folder at the same moment: make, then look.
+        # The workers of an experiment open a new folder at the same moment: make it, then look.
         if create and not path.exists():
             path.mkdir(parents=True, exist_ok=True)
         if not path.exists():

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from tlcluster.errors import UserError
 
 TEMPORARY = ".tlcluster-"
-"""How the names of files begin that a directory holds while they are written."""
+"""Prefix of the names of files in a directory while they are written."""
 
 
 class ObjectMissing(UserError):
@@ -34,14 +34,18 @@ class StoredObject(NamedTuple):
 
 
 class Store(Protocol):
-    """Objects under keys. Safe for many threads and processes at once."""
+    """Objects under keys. Safe for many threads and processes at once.
+
+    Every operation raises UserError if a person must change something, and
+    StoreUnavailable if storage does not answer now.
+    """
 
     @property
     def url(self) -> str:
-        """What `open_store` opens this store with, on any node; never with a credential in it."""
+        """The address for `open_store`, on any node; it never holds a credential."""
 
     def list(self, prefix: str = "") -> list[StoredObject]:
-        """Every object whose key begins with `prefix`, ordered by key."""
+        """Every object with a key that starts with `prefix`, ordered by key."""
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises ObjectMissing."""
@@ -52,18 +56,18 @@ class Store(Protocol):
     def put_if_absent(self, key: str, data: bytes | Path) -> bool:
         """Write an object unless the key is taken; of several writers exactly one succeeds.
 
-        Returns False where the key was taken, also by our own first attempt
-        whose answer got lost on the network: compare the content to be sure.
+        Returns False if the key was taken. That includes our own first attempt,
+        if its answer was lost on the network: compare the content to be sure.
         """
 
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object; nothing happens if there is none."""
 
     def fetch(self, key: str, *, sha256: str, size: int) -> Path:
-        """The object as a local file, its size (bytes) and sha256 verified by this very call.
+        """The object as a local file. This call has verified its size (bytes) and sha256.
 
-        The file belongs to the store or the node's cache: read it, never write
-        it, and open it soon (see `tlcluster.storage.cache.GRACE_SECONDS`).
+        The file belongs to the store or the node's cache. Only read it, and
+        open it soon (see `tlcluster.storage.cache.GRACE_SECONDS`).
 
         Raises:
             CorruptObject: its content is not that, even after fetching it again.
@@ -72,7 +76,7 @@ class Store(Protocol):
 
 
 class CorruptObject(UserError):
-    """An object's content is not what the index says, and fetching it again did not help."""
+    """The content of an object differs from the index, even after fetching it again."""
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         super().__init__(key, expected, found)
@@ -88,7 +92,7 @@ class CorruptObject(UserError):
 
 
 def checked_key(key: str) -> str:
-    """The key itself, where it is one that stays inside any store.
+    """Return the key if it stays inside any store.
 
     Raises:
         UserError: it is empty or absolute, has empty parts, `.` or `..`, a
@@ -107,7 +111,7 @@ def checked_key(key: str) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """The beginning of a key, as `checked_key`; empty, or with a slash at the end, is fine."""
+    """Like `checked_key` for the start of a key, which may be empty or end with a slash."""
     if prefix:
         checked_key(prefix.removesuffix("/"))
     return prefix

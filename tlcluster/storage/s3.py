@@ -1,4 +1,4 @@
-"""Objects in an S3 bucket; the only file that knows boto3.
+"""Objects in an S3 bucket. Only this module and `s3_errors` use boto3.
 
 Credentials, region and endpoint come from boto3's standard chain (environment,
 profile, web identity, instance role, `AWS_ENDPOINT_URL`). Nothing here reads

@@ -1,8 +1,8 @@
 """What an exception of boto3 means to the user: change something, or wait.
 
-Nothing here repeats what a server or boto3 says in its own words, except for the
-configuration on this machine: such texts may hold an access key, a password of an endpoint or
-a whole page of a proxy. They are in no message.
+Messages do not repeat the text of a server or of a network error: it may hold an access key, the
+password of an endpoint or a whole page of a proxy. Only errors about the AWS configuration of this
+machine keep their text.
 """
 
 import ssl

@@ -1,4 +1,4 @@
-"""Private temporary folders that are gone when their process is, even after kill -9."""
+"""Private temporary folders that are removed with their process, even after kill -9."""
 
 import contextlib
 import os
@@ -19,9 +19,9 @@ _NEW = ".new"
 def scratch_folder(purpose: str, base: Path) -> Iterator[Path]:
     """A new folder `tlcluster-<purpose>-<random>` in `base` for this account only.
 
-    It is removed at the end. A process that is killed cannot do that; the next
-    one that wants a folder for the same purpose in the same place does. The
-    owner holds a lock on the mark in its folder, which ends with the process.
+    It is removed at the end. If the process is killed, the next call for the
+    same purpose and place removes it, from any process. The owner holds a lock
+    on the mark in its folder, which ends with the process.
     On a file system without locks, folders of killed processes stay.
     """
     sweep(purpose, base)
@@ -43,7 +43,7 @@ def scratch_folder(purpose: str, base: Path) -> Iterator[Path]:
 def sweep(purpose: str, base: Path) -> None:
     """Remove this account's scratch folders for a purpose whose owners are dead.
 
-    A folder that only has such a name, and not the mark of `scratch_folder` in it, stays.
+    A folder with such a name but without the mark of `scratch_folder` stays.
     """
     ours = re.compile(rf"tlcluster-{re.escape(purpose)}-[0-9a-f]{{16}}")
     for folder in base.glob(f"tlcluster-{purpose}-*"):
