@@ -9,13 +9,15 @@ from rich.table import Table
 
 from tlcluster.cinic10 import SPLITS
 from tlcluster.cost import flop
-from tlcluster.experiments import Experiment, trainable_parameters
+from tlcluster.experiments import Experiment
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.ready import Ready
+from tlcluster.training.work import Work, ask_work
 
 EFFICIENCY = 0.7
-"""Floating-point rate of VGG16 at 32×32 as part of the machine's matrix product rate: measured
-0.68 in training and 0.73 forward, TensorFlow 2.21 with oneDNN on two Xeon cores."""
+"""Floating-point rate of a base as a part of the machine's matrix product rate. Measured for VGG16
+at 32×32: 0.68 in training and 0.73 forward, TensorFlow 2.21 with oneDNN on two Xeon cores. Bases
+whose layers are small, such as MobileNetV2, reach less."""
 
 
 def show_plan(console: Console, ready: Ready) -> None:
@@ -37,13 +39,14 @@ def show_plan(console: Console, ready: Ready) -> None:
     }
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
+    works = ask_work(ready.experiments, image_shape=index.image_shape, classes=len(index.classes))
     work = [
-        flop(experiment, rows, settings.views, features=settings.feature_cache)
-        for experiment in ready.experiments
+        flop(experiment, one.forward_flop, rows, settings.views, features=settings.feature_cache)
+        for experiment, one in zip(ready.experiments, works, strict=True)
     ]
     rate = None if admission.gpus_per_worker else matrix_product_rate()
     times = [duration(flops / (EFFICIENCY * rate)) if rate else "" for flops in work]
-    console.print(_table(ready.experiments, times))
+    console.print(_table(ready.experiments, works, times))
     if rate:
         say(
             console,
@@ -66,15 +69,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _table(experiments: Sequence[Experiment], times: Sequence[str]) -> Table:
+def _table(experiments: Sequence[Experiment], works: Sequence[Work], times: Sequence[str]) -> Table:
     table = Table()
     table.add_column("experiment")
     for column in ("trainable parameters", "epochs", "global batch", "learning rate", "at most"):
         table.add_column(column, justify="right")
-    for experiment, at_most in zip(experiments, times, strict=True):
+    for experiment, work, at_most in zip(experiments, works, times, strict=True):
         table.add_row(
             experiment.name,
-            f"{trainable_parameters(experiment):,}",
+            f"{work.trainable_params:,}",
             f"≤ {experiment.epochs}",
             f"{experiment.global_batch}",
             f"{experiment.learning_rate:g}",
