@@ -119,8 +119,8 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
 
     Args:
         job: `task`, the fields of `tlcluster.training.task.Task`; `weights`, the path of the
-            ImageNet weights; and what is to happen, or null: `stop_at`, the [epoch, step] from
-            which on the driver asks to stop, `die_at`, the [epoch, step, phase] at which the
+            ImageNet weights or null; and what is to happen, or null: `stop_at`, the [epoch, step]
+            from which on the driver asks to stop, `die_at`, the [epoch, step, phase] at which the
             process is killed, and `outage`, the arguments of an `Outage`.
 
     Returns:
@@ -150,7 +150,7 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
         progress=progress,
         away=lambda _, why: away.append(why),
     )
-    weights = Path(job["weights"]).read_bytes()
+    weights = Path(job["weights"]).read_bytes() if job["weights"] else None
     answer: Json = {"reported": reported, "shown": shown, "away": away}
     try:
         answer["outcome"] = train(Task(experiment=experiment, **job["task"]), place, weights)

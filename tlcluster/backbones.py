@@ -1,7 +1,7 @@
-"""The convolutional bases that an experiment may have, as values.
+"""The convolutional bases that an experiment can use, as values.
 
-Everything that code needs to know of a base is a field here: another base is
-one more value. This file imports no TensorFlow; `tlcluster.training.model`
+A base is described by its fields alone, so adding one means adding a value to
+`BACKBONES`. This module does not import TensorFlow; `tlcluster.training.base`
 builds the network.
 """
 
@@ -16,20 +16,23 @@ class Backbone(NamedTuple):
     """A convolutional base with its weights and its preprocessing."""
 
     name: str
-    """What a recipe calls it."""
+    """Its name in a recipe."""
     title: str
-    """What people call it."""
+    """Its usual name, for people."""
     constructor: str
     """Name of its function in `keras.applications`."""
     weights_url: str
-    """Where Keras downloads its ImageNet weights without the top; the last part names the file."""
+    """Address of its ImageNet weights without the top; the last part is the file name."""
     weights_md5: str | None
-    """Checksum of that file as Keras Applications publishes it; None where it publishes none."""
-    preprocessing: Literal["caffe", "tf"]
-    """The mode of its `preprocess_input`: `caffe` is BGR less the ImageNet means, `tf` scales to
-    −1…1."""
+    """Checksum of that file in Keras Applications; None if Keras publishes none."""
+    preprocessing: Literal["caffe", "tf", "torch"]
+    """Mode of Keras' `preprocess_input`: `caffe` converts RGB to BGR and subtracts the ImageNet
+    means, `tf` scales to −1…1, `torch` scales to 0…1 and normalises each channel."""
     smallest_side: int = 32
-    """Pixels; Keras refuses smaller images."""
+    """Smallest height and width of an image, in pixels."""
+    train_batch_norm: bool = True
+    """Whether training the base also trains its BatchNorm layers. False keeps their weights and
+    moving statistics, and runs them in inference mode."""
 
     @property
     def weights_file(self) -> str:

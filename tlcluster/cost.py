@@ -4,21 +4,23 @@ from collections.abc import Mapping, Sequence
 
 from tlcluster.experiments import Experiment
 
-FORWARD_FLOP = 0.627e9
-"""Floating-point operations of VGG16's base on one image of 32×32, forward."""
-
 
 def flop(
-    experiment: Experiment, rows: Mapping[str, int], views: int | None = None, features: bool = True
+    experiment: Experiment,
+    forward: float,
+    rows: Mapping[str, int],
+    views: int | None = None,
+    features: bool = True,
 ) -> float:
     """Floating-point operations of the base in all epochs of an experiment and its test.
 
-    A backward pass takes twice a forward one. Where features are kept, a frozen base sees an
-    image, or a view of it, once.
+    A backward pass takes twice as many as a forward pass. If features are kept, a frozen base sees
+    each image, or each view of it, once.
 
     Args:
+        forward: operations of a forward pass of the base for one image.
         rows: images of each split.
-        views: augmented views that a frozen base takes in turn; None for a fresh one an epoch.
+        views: augmented views that a frozen base takes in turn; None for a new one in each epoch.
         features: whether features of a frozen base are kept.
     """
     epochs = experiment.epochs
@@ -28,10 +30,18 @@ def flop(
         train, valid = epochs, epochs
     else:
         train, valid = (min(epochs, views or epochs) if experiment.augment else 1), 1
-    return FORWARD_FLOP * (train * rows["train"] + valid * rows["valid"] + rows["test"])
+    return forward * (train * rows["train"] + valid * rows["valid"] + rows["test"])
 
 
-def longest_first(experiments: Sequence[Experiment]) -> list[Experiment]:
-    """The order of admission: what takes longest starts first."""
+def longest_first(
+    experiments: Sequence[Experiment], forward: Mapping[str, float]
+) -> list[Experiment]:
+    """The order of admission: the experiment that takes longest starts first.
+
+    Args:
+        forward: base → operations of its forward pass for one image, in any unit.
+    """
     even = {"train": 1, "valid": 1, "test": 1}
-    return sorted(experiments, key=lambda experiment: -flop(experiment, even))
+    return sorted(
+        experiments, key=lambda experiment: -flop(experiment, forward[experiment.base], even)
+    )

@@ -135,20 +135,6 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     }
 )
 
-BASE_PARAMETERS = 14_714_688
-"""VGG16 without its top."""
-
-BASE_FEATURES = 512
-"""Numbers that the base makes of an image of 32×32: its last map is 1×1×512."""
-
-
-def trainable_parameters(experiment: Experiment, classes: int = 10) -> int:
-    """Numbers that an experiment trains."""
-    units = experiment.dense_units
-    dense = (BASE_FEATURES + 1) * units + (units + 1) * classes
-    norms = 2 * (BASE_FEATURES + units) if experiment.batch_norm else 0
-    return (BASE_PARAMETERS if experiment.base_trainable else 0) + norms + dense
-
 
 class StudyResult(BaseModel):
     """What the original study reports of one experiment: 90,000 images a split, one GPU."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tlcluster.cost import FORWARD_FLOP, flop, longest_first
+from tlcluster.cost import flop, longest_first
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration.admission import Admission, admit
@@ -208,14 +208,21 @@ ROWS = {"train": 1000, "valid": 100, "test": 10}
 def test_the_work_of_an_experiment_is_counted_in_passes_of_the_base(
     name: str, views: int | None, features: bool, images: int
 ) -> None:
-    assert math.isclose(flop(EXPERIMENTS[name], ROWS, views, features), FORWARD_FLOP * images)
+    assert math.isclose(flop(EXPERIMENTS[name], 0.5e9, ROWS, views, features), 0.5e9 * images)
 
 
 def test_what_takes_longest_starts_first() -> None:
-    order = longest_first(tuple(EXPERIMENTS.values()))
+    order = longest_first(tuple(EXPERIMENTS.values()), {"vgg16": 1.0})
     assert [experiment.name for experiment in order] == [
         "finetuned",
         "regularized",
         "augmented",
         "frozen",
     ]
+
+
+def test_an_experiment_with_a_larger_base_starts_before_one_with_a_smaller_base() -> None:
+    frozen = EXPERIMENTS["frozen"]
+    bases = [frozen.model_copy(update={"base": base}) for base in ("mobilenet_v2", "vgg19")]
+    order = longest_first(bases, {"mobilenet_v2": 12e6, "vgg19": 797e6})
+    assert [experiment.base for experiment in order] == ["vgg19", "mobilenet_v2"]

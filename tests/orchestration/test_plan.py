@@ -1,6 +1,7 @@
 """`--dry-run` says what would run where, and starts nothing."""
 
 import contextlib
+import functools
 import io
 import re
 from collections.abc import Callable
@@ -10,20 +11,31 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tlcluster.experiments import Experiment
 from tlcluster.orchestration import plan, ready
 from tlcluster.orchestration.plan import count, matrix_product_rate, show_plan
 from tlcluster.orchestration.ready import made_ready
 from tlcluster.records import NodeRecord
 from tlcluster.settings import RunSettings
 from tlcluster.storage.protocol import Store
+from tlcluster.training.work import Work, ask_work
 
 Planned = Callable[..., str]
+
+
+@functools.cache
+def asked_once(
+    experiments: tuple[Experiment, ...], image_shape: tuple[int, int, int], classes: int
+) -> list[Work]:
+    """As `ask_work`, which imports TensorFlow in a process of its own every time."""
+    return ask_work(experiments, image_shape=image_shape, classes=classes)
 
 
 @pytest.fixture
 def planned(sample_store: Store, monkeypatch: pytest.MonkeyPatch) -> Planned:
     """`planned((cpus, gpus), …, flag=value)` is what a dry run on these nodes prints."""
     monkeypatch.setattr(plan, "matrix_product_rate", lambda: 100e9)
+    monkeypatch.setattr(plan, "ask_work", asked_once)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def text(*nodes: tuple[int, int], **flags: Any) -> str:
@@ -64,7 +76,7 @@ at once    4 of 4, each with 1 worker of 0.5 CPUs and 0 GPUs
 │             │                      │ preprocessing base, epochs at most 6, learning    │         │
 │             │                      │ rate 5e-05, global batch 25                       │         │
 └─────────────┴──────────────────────┴───────────────────────────────────────────────────┴─────────┘
-All epochs of all experiments take about 8:22 on this machine, whose matrix product rate is \
+All epochs of all experiments take about 8:21 on this machine, whose matrix product rate is \
 100 GFLOP/s; early stopping makes it less.
 Dry run: nothing was started.
 """
@@ -132,6 +144,15 @@ def test_a_plan_starts_nothing_and_leaves_nothing(
     text = planned((2, 0), store="embedded")
     assert text == LAPTOP.format(store="embedded")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_of_another_base_has_its_parameters_and_its_work(planned: Planned) -> None:
+    flags = {"experiments": "frozen,finetuned", "set": ("finetuned.base=mobilenet_v2",)}
+    lines = planned((2, 0), **flags).splitlines()
+    (row,) = (line for line in lines if line.startswith("│ finetuned"))
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "finetuned", "2,884,874", "≤ 6", "25", "5e-05", "4 s",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 nodes"), (1, "1 node"), (2, "2 nodes")])

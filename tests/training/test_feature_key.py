@@ -14,6 +14,8 @@ keys = st.builds(
     weights=st.sampled_from(["c" * 64, "random-1", "random-2"]),
     preprocess=st.sampled_from(["raw", "vgg16"]),
     seed=st.integers(0, 3),
+    base=st.sampled_from(["vgg16", "vgg19"]),
+    image_shape=st.sampled_from([(32, 32, 3), (32, 48, 3)]),
 )
 """Few values of each part, so that two keys often differ in one part only."""
 
@@ -51,7 +53,7 @@ def test_no_place_lies_inside_another(key: FeatureKey, split: str, view: int) ->
 
 
 def test_the_place_never_changes_silently() -> None:
-    key = FeatureKey("a" * 64, "b" * 64, "raw", 524)
+    key = FeatureKey("a" * 64, "b" * 64, "raw", 524, "vgg16", (32, 32, 3))
     assert key.place("train", 3) == "features/6ad68be73d48fa6beeb53aaf335ebe08/train/00003"
     assert key.place("test", PLAIN) == "features/b62f4e54e38ea4afd7c8cfe3c46096e3/test/00000"
 
@@ -64,7 +66,7 @@ def test_an_epoch_shows_a_fresh_view_or_the_next_in_turn() -> None:
 
 def test_deleting_a_view_leaves_all_others(tmp_path: Path) -> None:
     features = open_store(str(tmp_path))
-    key = FeatureKey("a" * 64, "b" * 64, "raw", 524)
+    key = FeatureKey("a" * 64, "b" * 64, "raw", 524, "vgg16", (32, 32, 3))
     other = key._replace(preprocess="vgg16")
     kept = {
         f"{other.place('train', 1)}/00000.json",

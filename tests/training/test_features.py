@@ -1,6 +1,7 @@
 """Features: what the base makes of images, computed once by whoever comes first."""
 
 import hashlib
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,11 @@ def small(seed: int) -> keras.Model:
 @pytest.fixture(scope="module")
 def vgg16_base(imagenet_weights: bytes) -> keras.Model:
     return build_models(
-        EXPERIMENTS["frozen"], classes=10, seed=SEED, imagenet_weights=imagenet_weights
+        EXPERIMENTS["frozen"],
+        image_shape=(32, 32, 3),
+        classes=10,
+        seed=SEED,
+        imagenet_weights=imagenet_weights,
     ).base
 
 
@@ -89,7 +94,7 @@ def opened(sample_store: Store, index: Index, small_base: keras.Model, store: Wa
     """`opened()` is what one worker holds; changes say what is different."""
 
     def make(**changes: Any) -> FeatureStore:
-        key = FeatureKey("index", "small", "raw", SEED)
+        key = FeatureKey("index", "small", "raw", SEED, "small", (32, 32, 3))
         arguments = {
             "images": sample_store,
             "features": store,
@@ -146,7 +151,7 @@ def test_features_of_a_view_are_those_of_the_augmented_images(
 def test_the_seed_changes_the_views_and_not_the_plain_features(
     opened: Open, store: Watched
 ) -> None:
-    other = FeatureKey("index", "small", "raw", SEED + 1)
+    other = FeatureKey("index", "small", "raw", SEED + 1, "small", (32, 32, 3))
     one, two = opened(), opened(key=other)
     assert not np.array_equal(one.load("train", 1, 0).inputs, two.load("train", 1, 0).inputs)
     np.testing.assert_array_equal(
@@ -265,7 +270,9 @@ def test_an_attempt_does_not_wait_for_what_an_earlier_one_was_killed_at(
     opened: Open, store: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = CLAIM.model_copy(update={"images": 256})
-    place = f"{FeatureKey('index', 'small', 'raw', SEED).place('train', 1)}/00000"
+    place = (
+        f"{FeatureKey('index', 'small', 'raw', SEED, 'small', (32, 32, 3)).place('train', 1)}/00000"
+    )
     store.put(f"{place}.claim", killed.model_dump_json().encode())
     monkeypatch.setattr(features, "CLAIM_SECONDS", 1e9)
     opened(claim=CLAIM.model_copy(update={"attempt": 3})).load("train", 1, 0)
@@ -406,16 +413,75 @@ def test_a_damaged_shard_of_images_is_never_made_into_features(
     assert store.computed == []
 
 
-def test_features_of_another_shape_are_refused_by_name(opened: Open, store: Watched) -> None:
-    opened().load("train", 1, 0)
-    (npy,), (small_file,) = found(store, ".npy"), found(store, ".json")
-    source = store.url + "/" + npy
-    other = np.load(source)[:, :100]
-    np.save(source, other)
-    content = Path(source).read_bytes()
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npz(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, array)
+    return buffer.getvalue()
+
+
+def header(content: bytes) -> bytes:
+    """An `.npy` file with this header and no data."""
+    return b"\x93NUMPY\x01\x00" + len(content).to_bytes(2, "little") + content
+
+
+def with_one(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(features: np.ndarray) -> np.ndarray:
+        changed = features.copy()
+        changed[17, 5] = value
+        return changed
+
+    return change
+
+
+FORGED: dict[str, Callable[[np.ndarray], bytes]] = {
+    "float64": lambda right: npy(right.astype(np.float64)),
+    "integers": lambda right: npy(right.astype(np.int8)),
+    "text": lambda right: npy(right.astype("U3")),
+    "objects": lambda right: npy(right.astype(object)),
+    "big-endian": lambda right: npy(right.astype(">f4")),
+    "fewer features": lambda right: npy(right[:, :100]),
+    "fewer rows": lambda right: npy(right[:-1]),
+    "another rank": lambda right: npy(right[..., None]),
+    "one NaN": lambda right: npy(with_one(np.nan)(right)),
+    "one infinity": lambda right: npy(with_one(-np.inf)(right)),
+    "an archive of arrays": npz,
+    "nothing": lambda _: b"",
+    "something else": lambda _: b"junk" * 99,
+    "cut short": lambda right: npy(right)[:-10],
+    "a header that ends in a string": lambda _: header(b"{'descr': '''<f4"),
+    "a header of brackets": lambda _: header(b"(" * 900),
+    "a header of another type": lambda _: header(b"{'descr': 1, 'fortran_order': 2, 'shape': 3}"),
+    "more rows than a file can have": lambda _: header(
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999, 512), }"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_what_another_user_put_there_with_its_right_hash_is_computed_again(
+    opened: Open, store: Watched, kind: str
+) -> None:
+    expected = opened().load("train", 1, 0).inputs.copy()
+    (right,), (small_file,) = found(store, ".npy"), found(store, ".json")
+    content = FORGED[kind](expected)
     sha256 = hashlib.sha256(content).hexdigest()
-    renamed = f"{npy.rpartition('-')[0]}-{sha256}.npy"
-    store.put(renamed, content)
+    forged = f"{right.rpartition('-')[0]}-{sha256}.npy"
+    store.put(forged, content)
     store.put(small_file, f'{{"sha256":"{sha256}","bytes":{len(content)}}}'.encode())
-    with pytest.raises(UserError, match=f"{renamed} .* not features of this shard; delete it"):
-        opened().load("train", 1, 0)
+    store.computed.clear()
+    np.testing.assert_array_equal(opened().load("train", 1, 0).inputs, expected)
+    assert len(store.computed) == 1
+    assert found(store, ".npy") == [right]
+
+
+def test_a_base_that_gives_no_finite_numbers_ends_in_an_error(opened: Open) -> None:
+    broken = small(1)
+    broken.layers[-1].bias.assign(np.full(512, np.nan, np.float32))
+    with pytest.raises(UserError, match="check that the base gives finite numbers"):
+        opened(base=broken).load("train", 1, 0)

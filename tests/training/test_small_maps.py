@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlcluster.training import small_maps
-from tlcluster.training.small_maps import LARGEST_SIDE, convolve
+from tlcluster.training.small_maps import LARGEST_SIDE, convolve, replaces
 
 SIDES = st.integers(1, LARGEST_SIDE + 2)
 
@@ -34,6 +35,51 @@ def test_it_is_the_plain_convolution(
 
 def test_no_map_is_no_result() -> None:
     assert convolve(random(1, 0, 4, 4, 3), random(2, 3, 3, 3, 5)).shape == (0, 4, 4, 5)
+
+
+def layer(**changes: object) -> keras.layers.Layer:
+    made = keras.layers.Conv2D(**{"filters": 4, "kernel_size": 3, "padding": "same", **changes})
+    made.build((None, 4, 4, 4))
+    return made
+
+
+def test_it_stands_in_for_a_plain_3_by_3_convolution() -> None:
+    assert replaces(layer())
+    assert replaces(layer(use_bias=False, activation="relu", padding="SAME"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": (3, 1)},
+        {"kernel_size": 7},
+        {"strides": 2},
+        {"strides": (1, 2)},
+        {"dilation_rate": 2},
+        {"padding": "valid"},
+        {"groups": 2},
+        {"data_format": "channels_first"},
+    ],
+    ids=str,
+)
+def test_every_other_convolution_keeps_the_operation_of_keras(other: dict[str, object]) -> None:
+    assert not replaces(layer(**other))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        keras.layers.DepthwiseConv2D(3, padding="same"),
+        keras.layers.SeparableConv2D(4, 3, padding="same"),
+        keras.layers.Conv2DTranspose(4, 3, padding="same"),
+        keras.layers.Dense(4),
+    ],
+    ids=lambda kind: type(kind).__name__,
+)
+def test_layers_of_other_kinds_keep_the_operation_of_keras(kind: keras.layers.Layer) -> None:
+    kind.build((None, 4, 4, 4))
+    assert not replaces(kind)
 
 
 @pytest.mark.parametrize("side", range(1, LARGEST_SIDE + 1))

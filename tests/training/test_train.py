@@ -347,7 +347,9 @@ def by_saved_model(training: Trained, store: Store, split: str) -> tuple[np.ndar
     """Logits and labels of a split, by a new model with the weights that a training saved."""
     keras.backend.clear_session()
     config = ExperimentConfig.model_validate_json(training.get(CONFIG))
-    model = build_models(config.experiment, classes=10, seed=99, imagenet_weights=None).whole
+    model = build_models(
+        config.experiment, image_shape=(32, 32, 3), classes=10, seed=99, imagenet_weights=None
+    ).whole
     load_weights_file(model, training.get(WEIGHTS))
     rows = rows_of(store, split)
     images = tf.constant(rows["image"], tf.float32)

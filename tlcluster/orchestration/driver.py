@@ -35,6 +35,7 @@ from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.progress import Progress, epochs_finished
 from tlcluster.training.task import Task, feature_key
+from tlcluster.training.work import forward_flops
 
 GRACE_SECONDS = 1.0
 """After SIGTERM or SIGINT, time for workers to write a checkpoint. `ray job stop` kills
@@ -114,9 +115,11 @@ class Driver:
                 and self.settings.feature_cache
                 and self.settings.views is None
             ):
-                key = feature_key(self.task(experiment, 0))
+                key = feature_key(self.task(experiment, 0), self.ready.index.image_shape)
                 self.view_users.setdefault(key, []).append(experiment)
-        waiting = [e for e in longest_first(self.experiments) if self.status(e) == "queued"]
+        forward = forward_flops(self.experiments, self.ready.index.image_shape)
+        ordered = longest_first(self.experiments, forward)
+        waiting = [e for e in ordered if self.status(e) == "queued"]
         # It comes back if its process dies; what it forgets, workers post again. On the driver's
         # node, or a lost node that trains one experiment would take the word from all of them.
         here = ray.get_runtime_context().get_node_id()

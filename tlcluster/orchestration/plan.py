@@ -9,14 +9,17 @@ from rich.table import Table
 
 from tlcluster.cinic10 import SPLITS
 from tlcluster.cost import flop
-from tlcluster.experiments import Experiment, differences, trainable_parameters
+from tlcluster.experiments import Experiment, differences
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.ready import Ready
 from tlcluster.terminal import printable
+from tlcluster.training.work import Work, ask_work
 
 EFFICIENCY = 0.7
-"""Floating-point rate of VGG16 at 32×32 ÷ rate of the machine's matrix product. Measured: 0.68 in
-training and 0.73 forward, TensorFlow 2.21 with oneDNN on two Xeon cores."""
+"""Floating-point rate of a base ÷ rate of the machine's matrix product.
+
+Measured for VGG16 at 32×32: 0.68 in training and 0.73 forward, TensorFlow 2.21 with oneDNN on two
+Xeon cores. Bases with small layers, such as MobileNetV2, reach less."""
 
 
 def show_plan(console: Console, ready: Ready) -> None:
@@ -38,13 +41,14 @@ def show_plan(console: Console, ready: Ready) -> None:
     }
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
+    works = ask_work(ready.experiments, image_shape=index.image_shape, classes=len(index.classes))
     work = [
-        flop(experiment, rows, settings.views, features=settings.feature_cache)
-        for experiment in ready.experiments
+        flop(experiment, one.forward_flop, rows, settings.views, features=settings.feature_cache)
+        for experiment, one in zip(ready.experiments, works, strict=True)
     ]
     rate = None if admission.gpus_per_worker else matrix_product_rate()
     times = [duration(flops / (EFFICIENCY * rate)) if rate else "" for flops in work]
-    console.print(_table(ready.experiments, times))
+    console.print(_table(ready.experiments, works, times))
     if rate:
         say(
             console,
@@ -67,14 +71,14 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _table(experiments: Sequence[Experiment], times: Sequence[str]) -> Table:
+def _table(experiments: Sequence[Experiment], works: Sequence[Work], times: Sequence[str]) -> Table:
     table = Table()
     table.add_column("experiment")
     table.add_column("trainable parameters", justify="right")
     table.add_column("differs from the defaults")
     table.add_column("at most", justify="right")
-    for experiment, at_most in zip(experiments, times, strict=True):
-        parameters = f"{trainable_parameters(experiment):,}"
+    for experiment, work, at_most in zip(experiments, works, times, strict=True):
+        parameters = f"{work.trainable_params:,}"
         table.add_row(experiment.name, parameters, ", ".join(differences(experiment)), at_most)
     return table
 

@@ -1,25 +1,28 @@
-"""Features of the frozen base, computed once and shared by every experiment that needs them.
+"""Features of a frozen base, computed once and shared by all experiments that need them.
 
-Models 1 to 3 never change their base, so its output for an image never changes,
-and neither does its output for one view of an image. Features lie in the output
-folder, beside the runs, shard by shard as the images do:
+A frozen base never changes, so neither does its output for an image or for one view of an image.
+Features are stored in the output folder, beside the runs, in shards like those of the images:
 
     features/<hash>/<split>/<view>/<shard>.json          size and sha256 of
-    features/<hash>/<split>/<view>/<shard>-<sha256>.npy  float32 (rows, 512)
+    features/<hash>/<split>/<view>/<shard>-<sha256>.npy  float32 (rows, features)
 
-The hash is that of all that they depend on. Whoever comes first to a shard
-claims it, computes it and puts it there, the small file last; the others wait
-for it and read it. A claim whose owner died is taken over: at once by a later
-attempt of the same training, by others when it has not changed for a while. So
-nobody has to be started before anybody else, and nothing is computed that no
-one has come to.
+The hash covers everything that they depend on. The first worker that needs a shard claims it,
+computes it and stores it, the small file last; the others wait for it and read it. A claim whose
+owner died is taken over: at once by a later attempt of the same training, by others if it has not
+changed for a while. So workers can start in any order, and only needed shards are computed.
+
+Others may be able to write to the output folder. Features are therefore checked when they are read,
+and computed again if they are not what this module writes.
 """
 
 import hashlib
 import io
 import threading
 import time
+import tokenize
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +32,6 @@ from pydantic import Field
 from tlcluster.dataset.shards import Index, fetched_shard
 from tlcluster.dataset.stream import Shard
 from tlcluster.errors import UserError
-from tlcluster.experiments import BASE_FEATURES
 from tlcluster.records import Record
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
 from tlcluster.training import augment
@@ -37,17 +39,26 @@ from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import PLAIN, FeatureKey
 
 BATCH = 256
-"""Images a forward pass takes; fixed, so that a shard's features do not depend on who computes."""
+"""Images in a forward pass; fixed, so that features do not depend on the worker."""
 
 CLAIM_SECONDS = 20.0
-"""A claim that has not changed for so long is a dead worker's: its owner writes it anew after every
-batch, of which there are several a second on a core of its own. Each waiter counts for itself, so
-that the nodes' clocks do not matter. Where the owner is only slow, the shard is computed twice."""
+"""Seconds without a change after which the owner of a claim is taken for dead.
+
+The owner writes its claim again after every batch, several times a second on a core of its own.
+Each waiting worker measures the time itself, so the nodes' clocks do not matter. If the owner is
+only slow, the shard is computed twice."""
 
 POLL_SECONDS = 0.1
 
 TRIES = 3
-"""Computations of one shard by one worker before it gives up reading back what it wrote."""
+"""Times that one worker computes a shard before it gives up reading its own result."""
+
+
+_UNREADABLE = (
+    *(EOFError, MemoryError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError),
+    *(tokenize.TokenError, zipfile.BadZipFile),
+)
+"""What `np.load` raises for a file that is no array: it parses the header as Python source."""
 
 
 class FeatureObject(Record):
@@ -58,16 +69,17 @@ class FeatureObject(Record):
 
 
 class Claim(Record):
-    """The file of a claim: who computes the shard, and how far that has come."""
+    """The file of a claim: the worker that computes the shard, and its progress."""
 
     training: str
-    """Names the run and the experiment; no two of a name are under way at once."""
+    """Names the run and the experiment; only one training of a name runs at a time."""
     attempt: int
-    """Of that training. When one begins, the workers of those before it are gone."""
+    """Attempt of that training. When one begins, the workers of earlier ones are gone."""
     images: int = 0
+    """Images computed so far."""
 
     def left_by(self, other: bytes | None) -> bool:
-        """Whether a claim's content is of an earlier attempt of this one's training."""
+        """Whether the content of a claim is from an earlier attempt of the same training."""
         try:
             claim = Claim.model_validate_json(other or b"")
         except ValueError:
@@ -76,7 +88,7 @@ class Claim(Record):
 
 
 class FeatureStore:
-    """Features by split, view and shard: found, or computed here. Safe for many threads."""
+    """Features by split, view and shard: read, or computed here. Safe for many threads."""
 
     def __init__(
         self,
@@ -90,16 +102,17 @@ class FeatureStore:
     ) -> None:
         """
         Args:
-            images: where the shards are.
-            index: what it holds.
-            features: where features are kept.
-            key: what they depend on.
+            images: the store of the images.
+            index: its index.
+            features: the store of the features.
+            key: what the features depend on.
             base: images → features; see `tlcluster.training.model.Models`.
-            claim: what this worker's claims say of it.
+            claim: content of this worker's claims.
         """
         self._images, self._index, self._features, self._key = images, index, features, key
         self._claim = claim
-        self._compute = _forward(base, key.seed, index.image_shape)
+        self._features_per_row = int(base.output_shape[1])
+        self._compute = _forward(base, index.image_shape, key.seed)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
 
@@ -107,11 +120,11 @@ class FeatureStore:
         """One shard of features, verified.
 
         Returns:
-            float32 features (rows, BASE_FEATURES), mapped from a file, and uint8 labels (rows,).
+            float32 features (rows, features), mapped from a file, and the labels (rows,).
 
         Raises:
             CorruptObject, ObjectMissing: the shard of images is damaged or missing.
-            UserError: features cannot be written, or not be read back.
+            UserError: features cannot be written or read back.
         """
         info = self._index.shards(split)[number]
         images = fetched_shard(self._images, info, self._index)
@@ -125,14 +138,15 @@ class FeatureStore:
                 return Shard(features, np.array(images["label"]))
             if tries == TRIES:
                 raise UserError(
-                    f"{place} in {self._features.url}: what was written there cannot be read back, "
-                    f"{TRIES} times in a row; check that file system, or name another --output"
+                    f"{place} in {self._features.url}: features that were written there cannot be "
+                    f"read back, {TRIES} times in a row; check that the base gives finite numbers "
+                    "and that the file system works, or name another --output"
                 )
-            # The lock comes first, so that a claim is as old as its computation.
+            # Lock first: a claim must not age before its computation begins.
             with self._busy:
                 if claimed := self._features.put_if_absent(claim, _content(self._claim)):
                     try:
-                        # Its last owner may have finished between our look and our claim.
+                        # Another worker may have finished between our look and our claim.
                         if self._found(place, info.rows) is None:
                             self._write(place, split, view, number, images["image"])
                     finally:
@@ -156,7 +170,7 @@ class FeatureStore:
             return None
 
     def _found(self, place: str, rows: int) -> np.ndarray | None:
-        """The features, or None if they are not there or damaged; then nothing is left of them."""
+        """The features, or None if they are missing or wrong; wrong ones are deleted."""
         try:
             known = FeatureObject.model_validate_json(self._features.get(f"{place}.json"))
         except ObjectMissing:
@@ -167,13 +181,13 @@ class FeatureStore:
         key = f"{place}-{known.sha256}.npy"
         try:
             path = self._features.fetch(key, sha256=known.sha256, size=known.bytes)
-            features: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            # A hash only shows that nothing was damaged: anyone can compute it.
+            features = checked(path, (rows, self._features_per_row))
         except (CorruptObject, ObjectMissing, FileNotFoundError):
+            features = None
+        if features is None:
             self._features.delete(f"{place}.json")
             self._features.delete(key)
-            return None
-        if features.shape != (rows, BASE_FEATURES):
-            raise UserError(f"{key} in {self._features.url}: not features of this shard; delete it")
         return features
 
     def _write(self, place: str, split: str, view: int, number: int, images: np.ndarray) -> None:
@@ -193,22 +207,36 @@ class FeatureStore:
         np.save(buffer, np.concatenate(parts), allow_pickle=False)
         content = buffer.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
-        # Named by its content, so that two writers never mix: the first small file decides.
+        # The name contains the hash, so two writers cannot mix: the first small file decides.
         self._features.put(f"{place}-{sha256}.npy", content)
         small = FeatureObject(sha256=sha256, bytes=len(content))
         self._features.put_if_absent(f"{place}.json", _content(small))
+
+
+def checked(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The array in a file, mapped, or None if it is no finite float32 array of this shape."""
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _UNREADABLE:
+        return None
+    if not isinstance(features, np.ndarray):  # an `.npz` archive
+        features.close()
+        return None
+    right = features.dtype == np.float32 and features.shape == shape
+    return features if right and np.isfinite(features).all() else None
 
 
 def _content(record: Record) -> bytes:
     return record.model_dump_json().encode()
 
 
-def _forward(base: keras.Model, seed: int, shape: tuple[int, int, int]) -> Callable[..., tf.Tensor]:
-    # One graph for every number of images: two of them, made for whichever shards came first, would
-    # differ in the last digit.
+def _forward(
+    base: keras.Model, image_shape: tuple[int, int, int], seed: int
+) -> Callable[..., tf.Tensor]:
+    # One graph for any number of images: graphs for certain numbers differ in the last digit.
     @tf.function(
         input_signature=[
-            image_spec(shape),
+            image_spec(image_shape),
             tf.TensorSpec((None,), tf.int64),
             tf.TensorSpec((), tf.int64),
         ]

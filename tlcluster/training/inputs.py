@@ -105,7 +105,7 @@ class FeatureInputs:
     @property
     def units(self) -> int:
         """Numbers in a row."""
-        return int(self.models.base.output_shape[-1])
+        return int(self.models.feature_spec.shape[-1])
 
     @property
     def evaluation_batch(self) -> int:
@@ -113,7 +113,7 @@ class FeatureInputs:
 
     @property
     def spec(self) -> tf.TensorSpec:
-        return tf.TensorSpec((None, self.units), tf.float32)
+        return self.models.feature_spec
 
     @property
     def logits_of(self) -> Callable[..., tf.Tensor]:
@@ -138,7 +138,7 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models) -> Inpu
         images=stores.images,
         index=index,
         features=stores.features,
-        key=feature_key(task),
+        key=feature_key(task, index.image_shape),
         base=models.base,
         claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
     )

@@ -1,9 +1,10 @@
-"""An experiment → its Keras model: VGG16's base, the head, and what is saved of both.
+"""An experiment → its Keras models: the base, the head, and the files with their weights.
 
 Keras here is tf_keras: Keras 3 does not run under MultiWorkerMirroredStrategy.
 """
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,32 +14,29 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tlcluster.cinic10 import IMAGE_SHAPE
-from tlcluster.experiments import BASE_FEATURES, Experiment
+from tlcluster.backbones import BACKBONES
+from tlcluster.experiments import Experiment
 from tlcluster.records import LayerRecord
 from tlcluster.training import draws
-from tlcluster.training.small_maps import convolve
-
-IMAGENET_MEANS_BGR = (103.939, 116.779, 123.68)
-"""What VGG16's own `preprocess_input` subtracts (Keras Applications, mode `caffe`)."""
+from tlcluster.training.base import (
+    Preprocess,
+    block_of,
+    build_base,
+    set_trainable,
+    use_global_batch_norm,
+    use_small_maps,
+)
+from tlcluster.training.batch_norm import GlobalBatchNorm
 
 DROPOUT_STREAM = 2
 
 
 @keras.utils.register_keras_serializable("tlcluster")
-class VggPreprocess(keras.layers.Layer):
-    """RGB in 0…255 → BGR less the ImageNet means; shapes stay."""
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        return images[..., ::-1] - tf.constant(IMAGENET_MEANS_BGR, images.dtype)
-
-
-@keras.utils.register_keras_serializable("tlcluster")
 class SampleDropout(keras.layers.Layer):
-    """Dropout whose mask depends on (seed, epoch, sample), not on who computes it.
+    """Dropout whose mask depends on (seed, epoch, sample), not on the worker that computes it.
 
-    Keras' own Dropout draws anew in every replica, so that its results change
-    with the number of workers.
+    Keras' own Dropout draws different numbers in every replica, so its results change with the
+    number of workers.
     """
 
     def __init__(self, rate: float, seed: int, **kwargs: object) -> None:
@@ -61,77 +59,105 @@ class SampleDropout(keras.layers.Layer):
 
 
 class Models(NamedTuple):
-    """One experiment's network, whole and in its two parts, on the same weights.
+    """The network of one experiment: whole, and in two parts that share its weights.
 
-    Keys, int64 (n, 2), are the epoch and sample of each row; only Dropout reads them.
+    Keys, int64 (n, 2), are the epoch and sample of each row; only Dropout reads them. A row of
+    features is the last map of the base, flattened as Keras' Flatten does it.
     """
 
     whole: keras.Model
-    """[float32 images (n, 32, 32, 3) in 0…255, keys] → float32 logits (n, classes)."""
+    """[float32 images (n, height, width, 3) in 0…255, keys] → float32 logits (n, classes)."""
     base: keras.Model
-    """Images → what the base makes of them, float32 (n, BASE_FEATURES)."""
+    """Images → features, float32 (n, features)."""
     head: keras.Model
-    """[features (n, BASE_FEATURES), keys] → logits (n, classes)."""
+    """[features, keys] → logits (n, classes)."""
+    norm: GlobalBatchNorm
+    """Computes the BatchNorm layers of a base that is trained."""
+
+    @property
+    def feature_spec(self) -> tf.TensorSpec:
+        """A batch of features, float32 (n, features), with any n."""
+        return tf.TensorSpec(self.base.output_shape, tf.float32)
 
     def logits_of_images(self, images: tf.Tensor, keys: tf.Tensor, *, training: bool) -> tf.Tensor:
-        """As `whole`, and for no images as well; oneDNN's convolutions refuse those."""
+        """The logits of `whole`. There may be no images: oneDNN's convolutions refuse an empty
+        batch, so a black image takes their place and its result is dropped."""
         rows = tf.shape(images)[0]
         shown = tf.pad(images, [[0, tf.maximum(1 - rows, 0)], [0, 0], [0, 0], [0, 0]])
-        features = self.base(shown, training=training)
+        with self.norm.counting(tf.cast(rows > 0, tf.float32)):
+            features = self.base(shown, training=training)
         return self.logits_of_features(features[:rows], keys, training=training)
 
     def logits_of_features(
         self, features: tf.Tensor, keys: tf.Tensor, *, training: bool
     ) -> tf.Tensor:
-        """As `head`."""
+        """The logits of `head`."""
         return self.head([features, keys], training=training)
 
 
 def build_models(
-    experiment: Experiment, *, classes: int, seed: int, imagenet_weights: bytes | None
+    experiment: Experiment,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    imagenet_weights: bytes | None,
 ) -> Models:
     """The models of an experiment, with their initial weights.
 
     Args:
         experiment: decides base, preprocessing and head.
+        image_shape: of the data set, (height, width, channels).
         classes: number of classes.
         seed: decides the random initial weights.
-        imagenet_weights: content of VGG16's HDF5 weights file; None starts the
-            base from random weights.
+        imagenet_weights: content of the base's HDF5 weights file; None starts the base from random
+            weights.
+
+    Raises:
+        ValueError: the images are too small for the base, or the weights are of another base.
     """
     keras.utils.set_random_seed(seed)
-    images = keras.Input(IMAGE_SHAPE, name="images")
+    backbone, norm = BACKBONES[experiment.base], GlobalBatchNorm()
+    images = keras.Input(image_shape, name="images")
     keys = keras.Input((2,), dtype=tf.int64, name="keys")
-    vgg16 = keras.applications.VGG16(include_top=False, weights=None, input_shape=IMAGE_SHAPE)
+    base = build_base(backbone, image_shape)
     if imagenet_weights is not None:
-        load_weights_file(vgg16, imagenet_weights, name="vgg16.h5")
-    vgg16.trainable = experiment.base_trainable
+        load_weights_file(base, imagenet_weights, name="base.h5")
+    set_trainable(base, backbone, trainable=experiment.base_trainable)
+    use_global_batch_norm(base, norm)
     if not tf.config.list_physical_devices("GPU"):
-        for layer in vgg16.layers:
-            if isinstance(layer, keras.layers.Conv2D):
-                # All of VGG16's convolutions are 3×3 with stride 1, and Keras lets the operation
-                # be replaced. The layers stay Conv2D by name, so any Keras reads their weights.
-                layer.convolution_op = convolve
+        use_small_maps(base)
 
-    prepare = VggPreprocess(name="preprocess") if experiment.preprocess == "base" else None
-    x = vgg16(prepare(images) if prepare else images)
-    logits, layers = _head(x, keys, experiment, classes=classes, seed=seed)
-
-    # The same layers once more, on features: the last map is 1×1, so a row is the map.
-    features = keras.Input((BASE_FEATURES,), name="features")
-    y = keras.layers.Reshape((1, 1, BASE_FEATURES))(features)
-    for layer in layers:
-        y = layer([y, keys]) if isinstance(layer, SampleDropout) else layer(y)
+    raw = experiment.preprocess == "raw"
+    last_map = base(
+        images if raw else Preprocess(backbone.preprocessing, name="preprocess")(images)
+    )
+    head, layers = build_head(experiment, last_map.shape[1:], classes=classes, seed=seed)
     return Models(
-        whole=keras.Model([images, keys], logits, name=experiment.name),
-        base=keras.Model(images, keras.layers.Reshape((BASE_FEATURES,), dtype="float32")(x)),
-        head=keras.Model([features, keys], y),
+        whole=keras.Model([images, keys], _applied(layers, last_map, keys), name=experiment.name),
+        base=keras.Model(images, keras.layers.Reshape((-1,), dtype="float32")(last_map)),
+        head=head,
+        norm=norm,
     )
 
 
-def _head(
-    x: tf.Tensor, keys: tf.Tensor, experiment: Experiment, *, classes: int, seed: int
-) -> tuple[tf.Tensor, list[keras.layers.Layer]]:
+def build_head(
+    experiment: Experiment, map_shape: tuple[int, int, int], *, classes: int, seed: int
+) -> tuple[keras.Model, list[keras.layers.Layer]]:
+    """The head on features, and its layers, which take the base's last map.
+
+    Args:
+        map_shape: of the last map, (height, width, channels).
+    """
+    keys = keras.Input((2,), dtype=tf.int64, name="keys")
+    features = keras.Input((math.prod(map_shape),), name="features")
+    layers = _head(experiment, classes=classes, seed=seed)
+    # BatchNorm works on the map, so the features become a map again.
+    last_map = keras.layers.Reshape(map_shape)(features)
+    return keras.Model([features, keys], _applied(layers, last_map, keys)), layers
+
+
+def _head(experiment: Experiment, *, classes: int, seed: int) -> list[keras.layers.Layer]:
     """[BatchNorm] → Flatten → Dense ReLU → [BatchNorm] → [Dropout] → Dense."""
     layers = [
         keras.layers.Flatten(name="flatten"),
@@ -144,18 +170,22 @@ def _head(
     if experiment.batch_norm:
         layers.insert(2, keras.layers.BatchNormalization(synchronized=True, name="dense_norm"))
         layers.insert(0, keras.layers.BatchNormalization(synchronized=True, name="base_norm"))
+    return layers
+
+
+def _applied(layers: Sequence[keras.layers.Layer], x: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
     for layer in layers:
         x = layer([x, keys]) if isinstance(layer, SampleDropout) else layer(x)
-    return x, layers
+    return x
 
 
 def no_keys(inputs: tf.Tensor) -> tf.Tensor:
-    """The second input where nothing is trained: zeros, int64 (n, 2)."""
+    """Keys for a call without training: zeros, int64 (n, 2)."""
     return tf.zeros((tf.shape(inputs)[0], 2), tf.int64)
 
 
 def layer_records(model: keras.Model) -> tuple[LayerRecord, ...]:
-    """The layers in order from the images to the logits, VGG16's own ones in their place."""
+    """The layers in order from the images to the logits, with those of the base one by one."""
     records: list[LayerRecord] = []
     for layer in model.layers:
         if layer.name == "keys":
@@ -179,11 +209,15 @@ def _layer_record(layer: keras.layers.Layer, *, in_base: bool) -> LayerRecord:
         params=layer.count_params(),
         trainable=bool(layer.trainable_weights),
         in_base=in_base,
+        block=block_of(layer.name) if in_base else "",
     )
 
 
 def changing_weights(model: keras.Model) -> list[tf.Variable]:
-    """What training changes: the trainable variables and BatchNorm's moving statistics."""
+    """The weights that training changes: the trainable ones and BatchNorm's moving statistics.
+
+    A frozen base has none.
+    """
     base = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     frozen = {id(v) for v in base.weights} if not base.trainable else set()
     return [v for v in model.weights if id(v) not in frozen]
@@ -197,9 +231,9 @@ def parameter_counts(model: keras.Model) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def weights_file(model: keras.Model) -> Iterator[Path]:
-    """All weights, base and head, in a `.weights.h5` file for as long as the block.
+    """A temporary `.weights.h5` file with all weights, of base and head.
 
-    `load_weights_file` is its inverse.
+    `load_weights_file` reads it.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.weights.h5"
@@ -208,14 +242,14 @@ def weights_file(model: keras.Model) -> Iterator[Path]:
 
 
 def load_weights_file(model: keras.Model, content: bytes, name: str = "model.weights.h5") -> None:
-    """Put the weights of an HDF5 file into the model.
+    """Load the weights of an HDF5 file into the model.
 
     Args:
-        name: decides the layout, as in Keras: `.weights.h5` is what `weights_file`
-            writes, a plain `.h5` is the older one of the published ImageNet weights.
+        name: decides the layout, as in Keras: `.weights.h5` is the layout of `weights_file`, `.h5`
+            the older one of the published ImageNet weights.
 
     Raises:
-        ValueError: the file's layers are not the model's.
+        ValueError: the file has other layers than the model.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name

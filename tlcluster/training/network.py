@@ -21,6 +21,7 @@ class Network:
         strategy: tf.distribute.Strategy,
         experiment: Experiment,
         *,
+        image_shape: tuple[int, int, int],
         classes: int,
         seed: int,
         imagenet_weights: bytes | None,
@@ -29,7 +30,11 @@ class Network:
         """Build the models with their initial weights; see `build_models`."""
         with strategy.scope():
             self.models = build_models(
-                experiment, classes=classes, seed=seed, imagenet_weights=imagenet_weights
+                experiment,
+                image_shape=image_shape,
+                classes=classes,
+                seed=seed,
+                imagenet_weights=imagenet_weights,
             )
             self.optimizer = FusedAdam(learning_rate, experiment.weight_decay)
             self.optimizer.build(self.trainable)

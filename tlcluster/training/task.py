@@ -43,11 +43,21 @@ class Task(NamedTuple):
     """Seconds to wait for storage that does not answer."""
 
 
-def feature_key(task: Task) -> FeatureKey:
-    """The place of the features that a task needs."""
+def feature_key(task: Task, image_shape: tuple[int, int, int]) -> FeatureKey:
+    """The key of the features that a task needs.
+
+    Args:
+        image_shape: of the images in the store, (height, width, channels).
+    """
     experiment = task.experiment
-    preprocess = experiment.base if experiment.preprocess == "base" else "raw"
-    return FeatureKey(task.index_sha256, task.weights, preprocess, task.view_seed)
+    return FeatureKey(
+        index_sha256=task.index_sha256,
+        weights=task.weights,
+        preprocess=experiment.base if experiment.preprocess == "base" else "raw",
+        seed=task.view_seed,
+        base=experiment.base,
+        image_shape=image_shape,
+    )
 
 
 def shown_view(task: Task, epoch: int) -> int:

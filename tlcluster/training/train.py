@@ -93,6 +93,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
     network = Network(
         strategy,
         task.experiment,
+        image_shape=index.image_shape,
         classes=len(index.classes),
         seed=task.seed,
         imagenet_weights=imagenet_weights,

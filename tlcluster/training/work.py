@@ -1,0 +1,149 @@
+"""How much a model computes and how many numbers it trains, by tracing it.
+
+    python -m tlcluster.training.work
+
+reads a JSON object from stdin (image_shape, classes, and experiments: a list of experiments) and
+writes a list of `Work` to stdout. The driver asks it as a child process, so that TensorFlow, with
+its seconds of start and its memory, stays out of the driver; see `ask_work`.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from tlcluster.backbones import BACKBONES
+from tlcluster.errors import UserError
+from tlcluster.experiments import Experiment
+
+MODULE = "tlcluster.training.work"
+
+TIMEOUT_SECONDS = 600
+"""Importing TensorFlow from a slow network file system takes minutes."""
+
+
+class Work(BaseModel):
+    """Size of an experiment's model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    forward_flop: float
+    """Floating-point operations of a forward pass of the base for one image; a multiplication and
+    an addition are two."""
+    trainable_params: int
+    total_params: int
+    feature_shape: tuple[int, ...]
+    """Shape of the base's last map, (height, width, channels)."""
+
+
+def ask_work(
+    experiments: Sequence[Experiment], *, image_shape: tuple[int, int, int], classes: int
+) -> list[Work]:
+    """The work of each experiment, found by a child process that imports TensorFlow.
+
+    Raises:
+        UserError: the child process failed; the message ends with its last line.
+    """
+    question = {
+        "image_shape": image_shape,
+        "classes": classes,
+        "experiments": [experiment.model_dump() for experiment in experiments],
+    }
+    environment = {
+        **os.environ,
+        # This package, wherever the command was started.
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+        ),
+        "TF_USE_LEGACY_KERAS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        # GPUs are for the workers; tracing needs none.
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", MODULE],
+            input=json.dumps(question),
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=TIMEOUT_SECONDS,
+            check=True,
+        )
+        return [Work.model_validate(work) for work in json.loads(answer.stdout)]
+    except subprocess.TimeoutExpired:
+        words = f"no answer in {TIMEOUT_SECONDS} s"
+    except (subprocess.CalledProcessError, ValueError) as error:
+        said = str(getattr(error, "stderr", error)).split("\n")
+        words = next((line for line in reversed(said) if line.strip()), "no message")
+    raise UserError(
+        f"the models could not be built with TensorFlow: {words[:300]}; check the installation "
+        f"with `{sys.executable} -c 'import tf_keras'`"
+    )
+
+
+def forward_flops(
+    experiments: Sequence[Experiment], image_shape: tuple[int, int, int]
+) -> Mapping[str, float]:
+    """Base → floating-point operations of its forward pass for one image, to compare experiments.
+
+    If there is only one base, its value is 1: a common factor changes no comparison, so no process
+    is started.
+    """
+    # The first experiment of each base; the head makes no difference.
+    by_base = {experiment.base: experiment for experiment in reversed(experiments)}
+    if len(by_base) < 2:
+        return dict.fromkeys(by_base, 1.0)
+    works = ask_work(list(by_base.values()), image_shape=image_shape, classes=2)
+    return {base: work.forward_flop for base, work in zip(by_base, works, strict=True)}
+
+
+def works(
+    experiments: Sequence[Experiment], *, image_shape: tuple[int, int, int], classes: int
+) -> list[Work]:
+    """The work of each experiment. Imports TensorFlow, which `ask_work` does not."""
+    from tlcluster.training.base import build_base, forward_flop, set_trainable  # noqa: PLC0415
+    from tlcluster.training.model import build_head, parameter_counts  # noqa: PLC0415
+
+    backbones = {experiment.base: BACKBONES[experiment.base] for experiment in experiments}
+    bases = {name: build_base(backbone, image_shape) for name, backbone in backbones.items()}
+    flop = {name: forward_flop(base) for name, base in bases.items()}
+    found = []
+    for experiment in experiments:
+        base = bases[experiment.base]
+        set_trainable(base, backbones[experiment.base], trainable=experiment.base_trainable)
+        map_shape = base.output_shape[1:]
+        head, _ = build_head(experiment, map_shape, classes=classes, seed=0)
+        counts = parameter_counts(base), parameter_counts(head)
+        trainable, total = (sum(count) for count in zip(*counts, strict=True))
+        found.append(
+            Work(
+                forward_flop=flop[experiment.base],
+                trainable_params=trainable,
+                total_params=total,
+                feature_shape=map_shape,
+            )
+        )
+    return found
+
+
+def main() -> None:
+    """Answer one question; see the module's docstring."""
+    question = json.load(sys.stdin)
+    # Libraries print too; stdout is for the answer.
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = works(
+            [Experiment.model_validate(experiment) for experiment in question["experiments"]],
+            image_shape=tuple(question["image_shape"]),
+            classes=question["classes"],
+        )
+    print(json.dumps([work.model_dump() for work in answer]))
+
+
+if __name__ == "__main__":
+    main()
