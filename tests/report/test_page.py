@@ -312,6 +312,30 @@ def test_every_hostile_text_is_shown_as_it_is(pages: dict[str, Path]) -> None:
     assert reader.text.count(fake_run.HOSTILE) >= 20
 
 
+def test_the_8_bit_copy_of_the_weights_is_named_on_the_page_with_the_way_to_the_published_ones(
+    tmp_path: Path,
+) -> None:
+    copy = {"kind": "imagenet-8bit", "sha256": "ab" * 32, "found": "the 8-bit copy"}
+    assert differences(tmp_path, weights=copy) == [
+        (
+            "The models start from an 8-bit copy of the ImageNet weights; the study's start from "
+            "the published ones."
+        )
+    ]
+    body = page.render_page(read_run(DirectoryStore(tmp_path)), {}).partition("<body>")[2]
+    assert Reader(body).text.strip().startswith("8-bit weights. The models of this run started")
+    assert "--weights FILE" in body
+
+
+def test_the_weights_of_every_base_are_on_the_page(tmp_path: Path) -> None:
+    one = {"kind": "imagenet", "sha256": "ab" * 32, "found": "here"}
+    other = {"kind": "random", "sha256": None, "found": "random"}
+    differences(tmp_path, weights=one, weights_by_base={"vgg16": one, "vgg19": other})
+    shown = Reader(page.render_page(read_run(DirectoryStore(tmp_path)), {})).text
+    assert "Weights of vgg16imagenet, here" in shown
+    assert "Weights of vgg19random, random" in shown
+
+
 def test_the_first_line_says_that_weights_were_random(pages: dict[str, Path]) -> None:
     body = Reader(pages["mixed"].read_text().partition("<body>")[2]).text.strip()
     assert body.startswith("Random weights. The models of this run did not start from ImageNet")
