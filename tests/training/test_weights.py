@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from tlcluster.backbones import BACKBONES, Backbone
+from tlcluster.dataset import download
 from tlcluster.errors import UserError
 from tlcluster.records import WeightsRecord
 from tlcluster.storage.open import open_store
@@ -65,6 +66,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Site]]:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         stand_ins(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(download, "WAITS_SECONDS", (0.0,))
         yield Fresh
         server.shutdown()
         thread.join()
@@ -340,10 +342,11 @@ def test_random_weights_are_asked_for_by_name_and_nothing_is_searched(
     assert site.requests == []
 
 
-def test_none_after_a_file_is_for_the_other_bases(tmp_path: Path) -> None:
-    named = str(fill(tmp_path / "w.h5", OTHER))
-    found = find_weights(["vgg16", "vgg19"], [named, "none"])
-    assert [one.record.kind for one in found.values()] == ["random", "imagenet"]
+def test_none_with_a_file_is_for_the_other_bases(tmp_path: Path) -> None:
+    values = [str(fill(tmp_path / "w.h5", OTHER)), "none"]
+    for named in (values, values[::-1]):
+        found = find_weights(["vgg16", "vgg19"], named)
+        assert [one.record.kind for one in found.values()] == ["random", "imagenet"]
 
 
 def test_random_weights_have_the_name_in_feature_keys_that_they_had() -> None:

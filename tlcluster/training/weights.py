@@ -75,7 +75,7 @@ def find_weights(
         named: the values of `--weights`. A file is for the backbone whose file it
             is, by checksum or name; a folder is searched for the published file
             names; `shipped` is the 8-bit copy; `none` means random weights for
-            every backbone that no earlier value has weights for.
+            every backbone that no other value has weights for.
         store: where the shards are, or None to leave it out.
         download: False only says that the file would be downloaded.
         fall_back: False leaves out the 8-bit copy unless it is named.
@@ -84,7 +84,8 @@ def find_weights(
         UserError: a value is missing, damaged or of no use for these backbones,
             a file has another checksum, or the weights of a backbone are nowhere.
     """
-    flags = [Given(FLAG, value) for value in named]
+    # `none` comes last: it is for the bases that no other value serves.
+    flags = [Given(FLAG, value) for value in sorted(named, key=lambda value: value == RANDOM)]
     backbones = [BACKBONES[base] for base in bases]
     found: dict[str, Weights] = {}
     for one in flags:
