@@ -49,7 +49,7 @@ def test_the_file_is_fetched(site: tuple[str, type[Site]]) -> None:
     assert fetch(site[0]) == CONTENT
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_busy_server_is_asked_again(site: tuple[str, type[Site]], status: int) -> None:
     url, behaviour = site
     behaviour.busy.append(status)

@@ -20,6 +20,8 @@ from tlcluster.storage.locks import process_lock
 WAITS_SECONDS = (0.5, 2.0, 8.0)
 """Before another attempt after one that brought nothing; after the last, it is given up."""
 TIMEOUT_SECONDS = 60.0
+BUSY = {http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS}
+"""Refusals that ask for another attempt, as all of 5xx do."""
 _BLOCK = 2**18
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -182,7 +184,7 @@ def _request(url: str, start: int = 0) -> http.client.HTTPResponse:
     try:
         response: http.client.HTTPResponse = _OPENER.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR and error.code not in BUSY:
             raise UserError(
                 f"{public(url)}: the server answers {error.code} {error.reason}; check the address"
             ) from None
