@@ -249,7 +249,7 @@ def test_weights_that_are_not_there_are_refused_before_ray_starts(
     sample_store: Store, tmp_path: Path
 ) -> None:
     assert refusal(store=sample_store.url, weights=(str(tmp_path / "w.h5"),)) == (
-        f"--weights {tmp_path}/w.h5: No such file or directory; give a file that Keras publishes "
+        f"--weights {tmp_path}/w.h5: no such file or directory; give a file that Keras publishes "
         "or a folder of such files, leave it out to have the usual places searched, or say "
         "--weights none"
     )

@@ -301,9 +301,9 @@ def test_a_file_that_is_no_bases_is_refused_with_what_is_expected(tmp_path: Path
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("flag.h5", "No such file or directory"),
+        ("flag.h5", "no such file or directory"),
         ("/dev/zero", "not a regular file"),
-        ("x" * 5000, "File name too long"),
+        ("x" * 5000, "file name too long"),
     ],
 )
 def test_a_named_file_that_cannot_be_read_is_an_error_even_if_others_can(
@@ -327,7 +327,7 @@ def test_the_variable_is_named_in_its_own_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "none.h5"))
-    assert refusal(["vgg16"]).startswith(f"{VARIABLE} {tmp_path}/none.h5: No such file")
+    assert refusal(["vgg16"]).startswith(f"{VARIABLE} {tmp_path}/none.h5: no such file")
     assert vgg16("none").content is None  # the flag wins, and the variable is not read
 
 

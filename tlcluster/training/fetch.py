@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from tlcluster.dataset.download import download
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 
 ANSWER_SECONDS = 5.0
 """A server that has not answered by then is taken to be out of reach."""
@@ -32,7 +32,7 @@ def fetch(url: str) -> bytes:
     try:
         with tempfile.TemporaryDirectory(prefix="tlcluster-weights-") as folder:
             return download(url, Path(folder)).read_bytes()
-    except (UserError, OSError) as error:
+    except (UserError, StoreUnavailable, OSError) as error:
         raise NotFetched(str(error).partition(";")[0]) from None
 
 

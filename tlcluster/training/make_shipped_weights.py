@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tlcluster import cli
 from tlcluster.backbones import BACKBONES
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, from_os_error
 from tlcluster.training.shipped_weights import BASE, packed, read_hdf5
 from tlcluster.training.weights import Given, published, read_named
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         Path(target).write_bytes(copy)
     except OSError as error:
-        raise UserError(f"{target}: {error.strerror}; name another file") from None
+        raise from_os_error(error, target, "name another file") from None
     print(f"{target}: {len(copy):,} bytes, sha256 {hashlib.sha256(copy).hexdigest()}")
     return cli.OK
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, from_os_error
 
 BASE = "vgg16"
 """The backbone whose weights are shipped."""
@@ -51,7 +51,7 @@ def shipped_weights() -> bytes:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; install tlcluster again") from None
+        raise from_os_error(error, file, "install tlcluster again") from None
     actual = hashlib.sha256(content).hexdigest()
     if actual != SHA256:
         raise UserError(f"{file}: sha256 is {actual}, expected {SHA256}; install tlcluster again")

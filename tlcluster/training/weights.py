@@ -11,7 +11,7 @@ from typing import NamedTuple
 import h5py
 
 from tlcluster.backbones import BACKBONES, Backbone
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, from_os_error
 from tlcluster.paths import SHARED, expanded
 from tlcluster.records import WeightsRecord
 from tlcluster.storage.protocol import ObjectMissing, Store
@@ -133,6 +133,7 @@ def read_named(given: Given) -> bytes:
 
     Raises:
         UserError: it cannot be read.
+        StoreUnavailable: its file system does not answer now.
     """
     path = expanded(given.value)
     way_out = (
@@ -145,9 +146,10 @@ def read_named(given: Given) -> bytes:
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"{given.origin} {path}: too large for weights; {way_out}")
         return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{given.origin} {str(path)[:300]}: {reason}; {way_out}") from None
+    except OSError as error:
+        raise from_os_error(error, f"{given.origin} {str(path)[:300]}", way_out) from None
+    except ValueError as error:
+        raise UserError(f"{given.origin} {str(path)[:300]}: {error}; {way_out}") from None
 
 
 # Named weights
