@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from k8s_files import ROOT, Object, Objects, image_environment, substituted, values_of
 
-from tlcluster.training.weights import FILE_NAME, VARIABLE
+from tlcluster.backbones import BACKBONES
+from tlcluster.training.weights import VARIABLE
 
 APP = "/app"
 ADDRESS = "192.0.2.1"
@@ -219,7 +220,8 @@ def _layout() -> list[tuple[Path, str]]:
     if not base.is_relative_to("/usr"):
         python.append((base, str(base)))
     code = [(ROOT / name, f"{APP}/{name}") for name in ("jobs", "tlcluster", "pyproject.toml")]
-    weights = (ROOT.parent / "shared/weights" / FILE_NAME, image_environment()[VARIABLE])
+    published = ROOT.parent / "shared/weights" / BACKBONES["vgg16"].weights_file
+    weights = (published, image_environment()[VARIABLE])
     found = [weights] if weights[0].is_file() else []
     return [*((path, str(path)) for path in system if path.exists()), *python, *code, *found]
 

@@ -22,10 +22,10 @@ from ray._private.ray_constants import (
     DEFAULT_PORT,
 )
 
+from tlcluster.backbones import BACKBONES
 from tlcluster.dataset.sample import sample
 from tlcluster.dataset.shards import read_index
 from tlcluster.storage.open import open_store
-from tlcluster.training.weights import FILE_NAME
 
 WHY_NOT = why_not()
 # Where the suite decides whether a change is taken, the tests fail instead.
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 CLAIM = "tlcluster"
 SOURCE = "/data/cinic10.tar.xz"
-WEIGHTS = K8S.parents[1] / "shared/weights" / FILE_NAME
+WEIGHTS = K8S.parents[1] / "shared/weights" / BACKBONES["vgg16"].weights_file
 
 
 def with_settings(items: list[Object], **settings: str) -> list[Object]:

@@ -25,7 +25,7 @@ def test_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     "use",
     [
         open_store,
-        lambda path: find_weights(path, None),
+        lambda path: find_weights(["vgg16"], [path]),
         lambda path: NodeCache(Path(path)),
         lambda path: open_source(path, Path("scratch"), Path("downloads")).__enter__(),
     ],

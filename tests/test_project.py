@@ -274,8 +274,35 @@ def leaks(text: str) -> Iterator[str]:
             yield f"line {line}: {what}: {found[0]}"
 
 
-def test_no_large_file_is_kept(kept: list[Path]) -> None:
-    assert [path for path in kept if path.stat().st_size > 4 * MEGABYTE] == []
+LARGE = {"tlcluster/training/weights_files/vgg16-imagenet-8bit.npz.xz": 13 * MEGABYTE}
+"""The files that may be large → bytes at most."""
+
+
+def too_large(path: Path, root: Path = ROOT) -> bool:
+    limit = LARGE.get(path.relative_to(root).as_posix(), 4 * MEGABYTE)
+    return path.stat().st_size > limit
+
+
+def test_no_large_file_is_kept_but_the_shipped_weights(kept: list[Path]) -> None:
+    assert [path for path in kept if too_large(path)] == []
+    assert set(LARGE) <= {path.relative_to(ROOT).as_posix() for path in kept}
+
+
+def test_a_large_file_is_noticed(tmp_path: Path) -> None:
+    for name, limit in {"other": 4 * MEGABYTE, **LARGE}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(limit))
+        assert not too_large(path, tmp_path)
+        path.write_bytes(bytes(limit + 1))
+        assert too_large(path, tmp_path)
+
+
+def test_git_keeps_the_shipped_weights_and_no_other() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    assert git("check-ignore", "vgg16.h5").splitlines() == ["vgg16.h5"]
+    assert set(git("ls-files", *LARGE).splitlines()) == set(LARGE)
 
 
 def test_no_secret_and_no_place_of_a_machine_is_kept(kept: list[Path]) -> None:
@@ -343,9 +370,10 @@ def packed(folder: Path, target: Path) -> list[str]:
 def test_the_folder_that_travels_to_a_cluster_is_small_and_whole(tmp_path: Path) -> None:
     target = tmp_path / "folder.zip"
     names = packed(ROOT, target)
-    assert target.stat().st_size < 5 * MEGABYTE
+    # The sample has 3 MB and the shipped weights 12. Ray refuses 100 MiB.
+    assert target.stat().st_size < 17 * MEGABYTE
     assert {name.partition("/")[0] for name in names if "/" in name} <= {"jobs", "tlcluster"}
-    assert {"tlcluster/__init__.py", "tlcluster/report/templates/report.html"} <= set(names)
+    assert {"tlcluster/__init__.py", "tlcluster/report/templates/report.html", *LARGE} <= set(names)
 
 
 def test_what_no_ignore_file_names_would_travel(tmp_path: Path) -> None:

@@ -137,10 +137,12 @@ class NodeRecord(Record):
 
 
 class WeightsRecord(Record):
-    """What the models started from."""
+    """What the models of one base started from."""
 
-    kind: Literal["imagenet", "random"]
+    kind: Literal["imagenet", "imagenet-8bit", "random"]
+    """`imagenet-8bit` is the copy in the package: close to the published numbers, not equal."""
     sha256: str | None
+    """Of the file; None for random weights, and in a dry run if they would be downloaded."""
     found: str
     """Where the file was found, in words."""
 
@@ -169,8 +171,16 @@ class RunManifest(Record):
     hardware: tuple[NodeRecord, ...]
     git_commit: str | None
     weights: WeightsRecord
+    """Of the first experiment's base."""
+    weights_by_base: dict[str, WeightsRecord] = {}
+    """Base → its weights. Empty in runs of version 0.1.0; see `base_weights`."""
     dataset: DatasetRecord
     settings: dict[str, str | int | float | bool | None]
     """The settings that decide the results; a rerun under this name must have the same."""
     recipe: str | None = None
     """Content of the recipe file; None for a built-in profile."""
+
+    @property
+    def base_weights(self) -> dict[str, WeightsRecord]:
+        """Base → its weights, also for runs of version 0.1.0, which knew VGG16 only."""
+        return self.weights_by_base or {"vgg16": self.weights}

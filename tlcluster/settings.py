@@ -107,11 +107,12 @@ class CommonSettings(BaseModel):
         description="multiply global batch and learning rate by the number of workers; "
         "results then depend on it",
     )
-    weights: str | None = Field(
-        None,
-        description="VGG16's ImageNet weights, or `none` for random ones "
-        "[looked for in the usual places, then downloaded]",
-        json_schema_extra={"metavar": "FILE|none"},
+    weights: tuple[str, ...] = Field(
+        (),
+        description="ImageNet weights: a file for the base that it belongs to, or a folder of such "
+        "files; `shipped` is the 8-bit copy of VGG16's in the package, `none` means random "
+        "weights; may be repeated [looked for in the usual places, then downloaded]",
+        json_schema_extra={"metavar": "FILE|DIR|shipped|none"},
     )
     deadline: float | None = Field(
         None,
@@ -393,9 +394,9 @@ class BenchSettings(BaseModel):
     )
     weights: str | None = Field(
         None,
-        description="VGG16's ImageNet weights, or `none` for random ones "
-        "[looked for in the usual places, then downloaded]",
-        json_schema_extra={"metavar": "FILE|none"},
+        description="VGG16's ImageNet weights, `shipped` for the 8-bit copy in the package, or "
+        "`none` for random ones [looked for in the usual places, then downloaded]",
+        json_schema_extra={"metavar": "FILE|shipped|none"},
     )
 
     @field_validator("only")

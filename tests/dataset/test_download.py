@@ -214,7 +214,7 @@ def test_a_file_that_changes_in_the_middle_is_never_mixed(server: Server, tmp_pa
 
 
 def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path) -> None:
-    server.statuses = [503, 500]
+    server.statuses = [503, 429, 408]
     assert get(server, tmp_path).read_bytes() == server.body
 
 

@@ -42,6 +42,7 @@ def planned(
     workers: int = 1,
     index_sha256: str = "b" * 64,
     weights: WeightsRecord = IMAGENET,
+    vgg19: WeightsRecord | None = None,
     **settings: Any,
 ) -> RunManifest:
     """The manifest of a run that is about to begin."""
@@ -53,7 +54,7 @@ def planned(
         decided=deciding_settings(told, recipe, workers),
         recipe=recipe,
         nodes=[NodeRecord(host="here", cpus=2, gpus=0, memory_bytes=1)],
-        weights=weights,
+        weights={"vgg16": weights, **({"vgg19": vgg19} if vgg19 else {})},
         index=INDEX,
         index_sha256=index_sha256,
         store_url="embedded",
@@ -129,7 +130,12 @@ def test_a_run_goes_on_where_only_what_does_not_decide_its_results_differs(
         (
             {},
             {"weights": WeightsRecord(kind="random", sha256=None, found="random")},
-            f"weights was {'a' * 64}, is random",
+            f"weights of vgg16 was {'a' * 64}, is random",
+        ),
+        (
+            {"vgg19": IMAGENET},
+            {"vgg19": IMAGENET.model_copy(update={"sha256": "d" * 64})},
+            f"weights of vgg19 was {'a' * 64}, is {'d' * 64}",
         ),
         (
             {},
@@ -225,6 +231,21 @@ def test_an_experiment_called_like_a_setting_does_not_hide_it(tmp_path: Path) ->
     first = planned(profile=str(file), experiments="seed")
     with pytest.raises(UserError, match="seed was 524, is 1"):
         resumed(first, planned(profile=str(file), experiments="frozen", seed=1))
+
+
+def test_an_experiment_that_joins_may_bring_the_weights_of_another_base() -> None:
+    wide = {"experiments": "augmented", "set": ("augmented.base=vgg19",), "vgg19": IMAGENET}
+    both = continued(planned(experiments="frozen"), planned(**wide))
+    assert both.weights_by_base == {"vgg16": IMAGENET, "vgg19": IMAGENET}
+    assert both.weights == IMAGENET
+
+
+def test_a_run_of_the_version_before_goes_on_with_the_weights_that_it_had() -> None:
+    """It recorded the weights of VGG16 alone."""
+    old = planned().model_copy(update={"weights_by_base": {}})
+    assert continued(old, planned()).weights_by_base == {"vgg16": IMAGENET}
+    with pytest.raises(UserError, match=r"weights of vgg16 was a{64}, is random"):
+        continued(old, planned(weights=WeightsRecord(kind="random", sha256=None, found="")))
 
 
 def test_a_run_that_goes_on_keeps_its_beginning_and_its_time() -> None:

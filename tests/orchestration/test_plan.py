@@ -45,7 +45,7 @@ def planned(sample_store: Store, monkeypatch: pytest.MonkeyPatch) -> Planned:
         monkeypatch.setattr(ready, "local_nodes", lambda: cluster)
         given: dict[str, Any] = {
             "store": sample_store.url,
-            "weights": "none",
+            "weights": ("none",),
             "dry_run": True,
             **flags,
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import CLASSES
 from tlcluster.errors import UserError
 from tlcluster.orchestration import ready
@@ -19,7 +20,10 @@ from tlcluster.records import NodeRecord
 from tlcluster.settings import RunSettings
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.protocol import Store
-from tlcluster.training.weights import FILE_NAME, SHA256
+from tlcluster.training import weights
+from tlcluster.training.fetch import NotFetched
+from tlcluster.training.shipped_weights import shipped_weights
+from tlcluster.training.weights import VARIABLE
 
 
 def nodes(count: int = 1, cpus: int = 2) -> tuple[NodeRecord, ...]:
@@ -63,7 +67,9 @@ def copied_store(sample_store: Store, tmp_path: Path) -> Path:
 
 def prepare(**flags: Any) -> Ready:
     with contextlib.ExitStack() as stack:
-        return made_ready(RunSettings(**{"run_name": "first", "weights": "none", **flags}), stack)
+        return made_ready(
+            RunSettings(**{"run_name": "first", "weights": ("none",), **flags}), stack
+        )
 
 
 def refusal(**flags: Any) -> str:
@@ -242,9 +248,10 @@ def test_an_output_that_would_be_deleted_with_the_job_is_refused(
 def test_weights_that_are_not_there_are_refused_before_ray_starts(
     sample_store: Store, tmp_path: Path
 ) -> None:
-    assert refusal(store=sample_store.url, weights=str(tmp_path / "w.h5")) == (
-        f"--weights {tmp_path}/w.h5: No such file or directory; give the file {FILE_NAME}, "
-        "leave it out to have the usual places searched, or say --weights none"
+    assert refusal(store=sample_store.url, weights=(str(tmp_path / "w.h5"),)) == (
+        f"--weights {tmp_path}/w.h5: no such file or directory; give a file that Keras publishes "
+        "or a folder of such files, leave it out to have the usual places searched, or say "
+        "--weights none"
     )
 
 
@@ -253,11 +260,58 @@ def test_weights_with_another_checksum_are_refused_before_ray_starts(
 ) -> None:
     file = tmp_path / "w.h5"
     file.write_bytes(b"")
-    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert refusal(store=sample_store.url, weights=str(file)) == (
-        f"weights {file}: sha256 is {empty}, expected {SHA256}; "
-        f"replace the file by Keras' {FILE_NAME} or name another with --weights"
+    assert refusal(store=sample_store.url, weights=(str(file),)) == (
+        f"weights {file}: md5 is d41d8cd98f00b204e9800998ecf8427e, expected "
+        f"{BACKBONES['vgg16'].weights_md5} (VGG16); replace the file by the one that Keras "
+        "publishes or name another with --weights"
     )
+
+
+@pytest.fixture
+def no_published_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without the published files, and without a route to Keras' server."""
+
+    def out_of_reach(_: str) -> bytes:
+        raise NotFetched("no answer")
+
+    monkeypatch.setattr(weights, "SHARED", tmp_path / "shared")
+    monkeypatch.setattr(weights, "fetch", out_of_reach)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.mark.usefixtures("no_published_weights")
+def test_paper_refuses_the_8_bit_copy_unless_it_is_named(
+    sample_store: Store, pretended_cluster: Callable[[int], None]
+) -> None:
+    pretended_cluster(1)
+    message = refusal(store=sample_store.url, profile="paper", weights=())
+    assert message.startswith("VGG16's weights were not found and could not be downloaded from ")
+    assert message.endswith("or take the 8-bit copy that tlcluster ships with --weights shipped")
+    named = prepare(store=sample_store.url, profile="paper", weights=("shipped",))
+    assert named.weights["vgg16"].record.kind == "imagenet-8bit"
+
+
+@pytest.mark.usefixtures("no_published_weights")
+def test_quick_takes_the_8_bit_copy_and_says_so_in_one_line(
+    sample_store: Store, pretended_cluster: Callable[[int], None]
+) -> None:
+    pretended_cluster(1)
+    found = prepare(store=sample_store.url, weights=()).weights["vgg16"]
+    assert found.record.kind == "imagenet-8bit"
+    assert found.notice is not None
+    assert "\n" not in found.notice
+    assert "8-bit copy" in found.notice
+    assert "no answer" in found.notice
+    assert "--weights FILE" in found.notice
+
+
+def test_a_run_holds_the_weights_of_each_of_its_bases(
+    sample_store: Store, pretended_cluster: Callable[[int], None]
+) -> None:
+    pretended_cluster(1)
+    made = prepare(store=sample_store.url, set=("augmented.base=vgg19",))
+    assert list(made.weights) == ["vgg16", "vgg19"]
 
 
 def test_a_set_that_is_not_allowed_is_refused_before_anything_else() -> None:
@@ -295,14 +349,13 @@ def test_the_embedded_store_is_refused_on_a_cluster_of_several_nodes(
 
 
 def test_what_is_made_ready_is_all_that_a_run_needs(
-    sample_store: Store, pretended_cluster: Callable[[int], None], imagenet_weights: bytes
+    sample_store: Store, pretended_cluster: Callable[[int], None]
 ) -> None:
     pretended_cluster(1)
-    made = prepare(store=sample_store.url, experiments="finetuned,frozen", weights=None)
+    made = prepare(store=sample_store.url, experiments="finetuned,frozen", weights=("shipped",))
     assert [experiment.name for experiment in made.experiments] == ["frozen", "finetuned"]
     assert made.index.rows("train") == 1000
-    assert made.weights_file == imagenet_weights
-    assert made.weights.sha256 == SHA256
+    assert made.weights["vgg16"].content == shipped_weights()
     assert made.admission.at_once == 2
     assert made.shown_store == sample_store.url
 

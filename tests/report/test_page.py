@@ -19,6 +19,7 @@ from selenium import webdriver
 
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.report import columns, formats, sentences, tables
+from tlcluster.report.page import render_page
 from tlcluster.report.runs import read_run
 from tlcluster.report.write import write_report
 from tlcluster.storage.directory import DirectoryStore
@@ -310,6 +311,30 @@ def test_every_hostile_text_is_shown_as_it_is(pages: dict[str, Path]) -> None:
     reader = Reader(pages["hostile"].read_text())
     # Name twice, profile, command, time, versions twice, commit, settings twice, hosts and more.
     assert reader.text.count(fake_run.HOSTILE) >= 20
+
+
+def test_the_8_bit_copy_of_the_weights_is_named_on_the_page_with_the_way_to_the_published_ones(
+    tmp_path: Path,
+) -> None:
+    copy = {"kind": "imagenet-8bit", "sha256": "ab" * 32, "found": "the 8-bit copy"}
+    assert differences(tmp_path, weights=copy) == [
+        (
+            "The models start from an 8-bit copy of the ImageNet weights; the study's start from "
+            "the published ones."
+        )
+    ]
+    body = render_page(read_run(DirectoryStore(tmp_path)), {}).partition("<body>")[2]
+    assert Reader(body).text.strip().startswith("8-bit weights. The models of this run started")
+    assert "--weights FILE" in body
+
+
+def test_the_weights_of_every_base_are_on_the_page(tmp_path: Path) -> None:
+    one = {"kind": "imagenet", "sha256": "ab" * 32, "found": "here"}
+    other = {"kind": "random", "sha256": None, "found": "random"}
+    differences(tmp_path, weights=one, weights_by_base={"vgg16": one, "vgg19": other})
+    shown = Reader(render_page(read_run(DirectoryStore(tmp_path)), {})).text
+    assert "Weights of vgg16imagenet, here" in shown
+    assert "Weights of vgg19random, random" in shown
 
 
 def test_the_first_line_says_that_weights_were_random(pages: dict[str, Path]) -> None:

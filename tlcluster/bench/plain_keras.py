@@ -6,7 +6,7 @@ from tlcluster.bench import program
 from tlcluster.bench.context import Context
 from tlcluster.bench.datasets import Images
 from tlcluster.bench.measures import SECONDS, Timing
-from tlcluster.training.weights import FILE_NAME, RANDOM, find_weights
+from tlcluster.training.weights import RANDOM, find_weights
 
 PLAIN = {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """Environment of the plain Keras programs: the Keras that TensorFlow installs, few messages."""
@@ -61,11 +61,12 @@ def weights(context: Context) -> list[str]:
     """Arguments that give a peer the weights file of our runs."""
     if context.weights == RANDOM:
         return []
-    file = context.work / FILE_NAME
+    named = [context.weights] if context.weights else []
+    found = find_weights(["vgg16"], named)["vgg16"]
+    file = context.work / f"vgg16-{found.record.sha256}.h5"
     if not file.exists():
-        _, content = find_weights(context.weights, None)
         unfinished = file.with_suffix(".part")
-        unfinished.write_bytes(content or b"")
+        unfinished.write_bytes(found.content or b"")
         unfinished.replace(file)
     return ["--weights", str(file)]
 

@@ -35,6 +35,7 @@ from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.progress import Progress, epochs_finished
 from tlcluster.training.task import Task, feature_key
+from tlcluster.training.weights import weights_name
 from tlcluster.training.work import forward_flops
 
 GRACE_SECONDS = 1.0
@@ -130,7 +131,7 @@ class Driver:
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
         self.board = board.remote()
-        self.weights = ray.put(self.ready.weights_file)
+        self.weights = {base: ray.put(found.content) for base, found in self.ready.weights.items()}
         heading = f"{self.settings.run_name}, {self.settings.profile} profile"
         scratch = scratch_folder("ray-train", Path(tempfile.gettempdir()))
         lost = None
@@ -233,7 +234,9 @@ class Driver:
             index_sha256=self.manifest.dataset.index_sha256,
             run=self.run_store.url,
             features=self.output.url if settings.feature_cache else None,
-            weights=self.manifest.weights.sha256 or f"random-{settings.seed}",
+            weights=weights_name(
+                experiment.base, self.ready.weights[experiment.base].record, settings.seed
+            ),
             views=settings.views,
             view_seed=settings.seed_of_views,
             scale_batch=settings.scale_batch,
@@ -256,7 +259,9 @@ class Driver:
             board=self.board,
             experiment=experiment.name,
             train_loop_config={
-                "order": Order(self.task(experiment, attempt), [self.weights], self.board)
+                "order": Order(
+                    self.task(experiment, attempt), [self.weights[experiment.base]], self.board
+                )
             },
             scaling_config=ScalingConfig(
                 num_workers=self.workers(),

@@ -55,12 +55,15 @@ def new_manifest(
     decided: Mapping[str, Setting],
     recipe: Recipe,
     nodes: Sequence[NodeRecord],
-    weights: WeightsRecord,
+    weights: Mapping[str, WeightsRecord],
     index: Index,
     index_sha256: str,
     store_url: str,
 ) -> RunManifest:
-    """The manifest of a run that starts now."""
+    """The manifest of a run that starts now.
+
+    `weights` are those of each base; of the first experiment's base first.
+    """
     return RunManifest(
         name=str(settings.run_name),
         status="running",
@@ -72,7 +75,8 @@ def new_manifest(
         versions=versions(),
         hardware=tuple(nodes),
         git_commit=git_commit(),
-        weights=weights,
+        weights=next(iter(weights.values())),
+        weights_by_base=dict(weights),
         dataset=DatasetRecord(
             name=index.dataset,
             index_sha256=index_sha256,
@@ -122,7 +126,11 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
     in_one_only = set(old.experiments) ^ set(new.experiments)
     facts = {
         "dataset": (old.dataset.index_sha256, new.dataset.index_sha256),
-        "weights": (old.weights.sha256 or "random", new.weights.sha256 or "random"),
+        **{
+            f"weights of {base}": (weights.sha256 or "random", now.sha256 or "random")
+            for base, weights in old.base_weights.items()
+            if (now := new.base_weights.get(base))
+        },
         **{
             name: (old.settings.get(name), new.settings.get(name))
             for name in {**old.settings, **new.settings}
@@ -136,14 +144,19 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
             f"{'; '.join(differences)}; use the same settings to go on with it, or another name"
         )
     together = {*old.experiments, *new.experiments}
+    experiments = (
+        *(name for name in order if name in together),
+        # The recipe may have lost some since.
+        *(name for name in old.experiments if name not in order),
+    )
+    settings = {**old.settings, **new.settings}
+    weights = {**old.base_weights, **new.base_weights}
     return new.model_copy(
         update={
-            "experiments": (
-                *(name for name in order if name in together),
-                # The recipe may have lost some since.
-                *(name for name in old.experiments if name not in order),
-            ),
-            "settings": {**old.settings, **new.settings},
+            "experiments": experiments,
+            "settings": settings,
+            "weights": weights[str(settings[f"{experiments[0]}.base"])],
+            "weights_by_base": weights,
             "started": old.started,
             "wall_seconds": old.wall_seconds,
         }

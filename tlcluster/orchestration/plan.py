@@ -32,7 +32,7 @@ def show_plan(console: Console, ready: Ready) -> None:
         "run": f"{settings.run_name}, profile {ready.recipe.profile}, seed {settings.seed}",
         "data": f"{ready.shown_store}: {', '.join(f'{rows[split]:,} {split}' for split in SPLITS)}"
         f"; {size / 1e6:,.1f} MB to read",
-        "weights": ready.weights.found,
+        "weights": "; ".join(found.record.found for found in ready.weights.values()),
         "output": f"{settings.output}/{settings.run_name}",
         "cluster": f"{count(len(ready.nodes), 'node')}, {cpus:g} CPUs, {gpus:g} GPUs",
         "at once": f"{admission.at_once} of {len(ready.experiments)}, each with "

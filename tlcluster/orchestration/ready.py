@@ -16,12 +16,15 @@ from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
 from tlcluster.paths import typed
 from tlcluster.recipes import Recipe
-from tlcluster.records import NodeRecord, WeightsRecord
+from tlcluster.records import NodeRecord
 from tlcluster.settings import EMBEDDED, RunSettings, worker_range
 from tlcluster.storage.embedded import embedded_store
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
-from tlcluster.training.weights import find_weights
+from tlcluster.training.weights import Weights, find_weights
+
+PUBLISHED_WEIGHTS_ONLY = ("paper",)
+"""Profiles whose results are compared with others': they take no 8-bit copy unless it is named."""
 
 JOB_FOLDERS = "working_dir_files"
 """Where Ray keeps the folders of jobs that were submitted to it, on every node."""
@@ -37,8 +40,8 @@ class Ready:
     store: Store
     index: Index
     index_sha256: str
-    weights: WeightsRecord
-    weights_file: bytes | None
+    weights: dict[str, Weights]
+    """Base → its weights, the first experiment's base first."""
     nodes: tuple[NodeRecord, ...]
     admission: Admission
 
@@ -63,7 +66,13 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     recipe = settings.recipe()
     store = stack.enter_context(opened_store(settings))
     index, index_sha256 = checked_index(store, recipe.chosen)
-    weights, weights_file = find_weights(settings.weights, store, download=not settings.dry_run)
+    weights = find_weights(
+        dict.fromkeys(experiment.base for experiment in recipe.chosen),
+        settings.weights,
+        store,
+        download=not settings.dry_run,
+        fall_back=settings.profile not in PUBLISHED_WEIGHTS_ONLY,
+    )
     address = given_address(settings.address)
     if settings.dry_run and address is None:
         nodes = local_nodes()
@@ -88,7 +97,6 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
         index,
         index_sha256,
         weights,
-        weights_file,
         nodes,
         admission,
     )

@@ -55,6 +55,8 @@ def run_suite(settings: RunSettings, command: str) -> int:
             return cli.OK
         output = stack.enter_context(opened_output(settings.output))
         ready = made_ready(settings, stack)
+        for notice in filter(None, (found.notice for found in ready.weights.values())):
+            say(console, notice)
         run_url = f"{output.url.rstrip('/')}/{ready.settings.run_name}"
         run = stack.enter_context(opened_output(run_url))
         with held(run, MANIFEST_LOCK, wait=True):
@@ -110,7 +112,7 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
         decided=deciding_settings(ready.settings, ready.recipe, ready.admission.workers),
         recipe=ready.recipe,
         nodes=ready.nodes,
-        weights=ready.weights,
+        weights={base: found.record for base, found in ready.weights.items()},
         index=ready.index,
         index_sha256=ready.index_sha256,
         store_url=ready.shown_store,

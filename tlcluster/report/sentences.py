@@ -34,8 +34,14 @@ def differences(run: Run) -> list[str]:
         return []
     ours = [one for one in run.experiments if one.name in study]
     said = []
-    if manifest.weights.kind == "random":
+    kinds = {weights.kind for weights in manifest.base_weights.values()}
+    if "random" in kinds:
         said.append("The models start from random weights; the study's start from ImageNet's.")
+    if "imagenet-8bit" in kinds:
+        said.append(
+            "The models start from an 8-bit copy of the ImageNet weights; the study's start from "
+            "the published ones."
+        )
     published = study.values()
     for split, theirs in (
         ("train", {result.train_images for result in published}),
