@@ -2,9 +2,9 @@
 
 import argparse
 import difflib
+import os
 import signal
 import sys
-import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +16,12 @@ from pydantic_core import PydanticUndefined
 
 from tlcluster.errors import StoreUnavailable, UserError
 
-STARTED = time.time()
-"""When this process began, a moment ago for a command; in seconds since 1970."""
-
 OK = 0
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+HUNG_UP = 129
+BROKEN_PIPE = 141
 TERMINATED = 143
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -123,10 +122,13 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a job's `main` on the process's arguments and end the process with its status."""
-    # SIGTERM unwinds as Ctrl-C does, so that nothing is left behind.
+    # SIGTERM and SIGHUP unwind as Ctrl-C does, so that nothing is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
     try:
         status = main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = USAGE
@@ -136,6 +138,7 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        status = FAILED
+        # Python flushes standard output again at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = BROKEN_PIPE
     sys.exit(status)
