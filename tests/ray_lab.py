@@ -76,6 +76,8 @@ class RayLab(NamedTuple):
     environment: Mapping[str, str]
     """What a command on this machine needs to talk to it."""
     token: str
+    endpoint: str
+    """The S3 server, as the nodes reach it."""
 
     @property
     def head(self) -> str:
@@ -148,7 +150,7 @@ def ray_lab(
             for number, role in enumerate(roles, 1)
         ]
         outside = {**authentication, "PATH": path, "NO_PROXY": _HEAD, "no_proxy": _HEAD}
-        lab = RayLab(tuple(nodes), outside, token.read_text())
+        lab = RayLab(tuple(nodes), outside, token.read_text(), s3)
         _wait_for(lab)
         yield lab
 

@@ -181,6 +181,7 @@ command(main)
         ("away", 1, "", "error: first second\n"),
         ("SIGINT", 130, "tidied up\n", ""),
         ("SIGTERM", 143, "tidied up\n", ""),
+        ("SIGHUP", 129, "tidied up\n", ""),
     ],
 )
 def test_a_command_ends_with_a_status_and_at_most_one_line(
@@ -194,3 +195,28 @@ def test_a_command_ends_with_a_status_and_at_most_one_line(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (status, printed, said)
+
+
+def test_a_command_under_nohup_goes_on_when_the_terminal_is_closed() -> None:
+    code = COMMAND.replace("signal.pause()", "print('goes on')")
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", code, "SIGHUP"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == "goes on\ntidied up\n"
+
+
+def test_a_reader_that_goes_away_ends_a_command_as_sigpipe_does() -> None:
+    code = COMMAND.replace('if argv[0] == "wrong":', 'print("a line")\n    if argv[0] == "wrong":')
+    pipeline = '("$@"; echo status $? >&2) | true'
+    done = subprocess.run(
+        ["sh", "-c", f"sleep 0.1; {pipeline}", "sh", sys.executable, "-c", code, "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stderr == "status 141\n"

@@ -54,7 +54,7 @@ HOMES: Mapping[str, frozenset[str]] = {
 }
 """Library → the rooms that may import it."""
 
-PRIVATE = {"orchestration.ray_internals", "orchestration.trainer", "orchestration.driver"}
+PRIVATE = {"orchestration.ray_internals"}
 """What may use names that are private to Ray."""
 
 HEAVY = (*HOMES, "pandas", "pyarrow")

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -114,7 +115,11 @@ def epochs(run: Store, experiment: str) -> list[EpochRecord]:
 
 @pytest.fixture(scope="module")
 def stages(
-    lab: RayLab, place: str, small_cinic: Path, tmp_path_factory: pytest.TempPathFactory
+    lab: RayLab,
+    s3: EmbeddedStore,
+    place: str,
+    small_cinic: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Stage]:
     """The recipe's run: first one experiment, then two more that are stopped and lose a node."""
     folder = tmp_path_factory.mktemp("jobs")
@@ -122,7 +127,7 @@ def stages(
     run = open_store(f"s3://{place}/runs/first")
     (command,) = recipe("Ray", HEAD=lab.head, BUCKET=place)
 
-    def submitted(*flags: str) -> Submission:
+    def submitted(*flags: str, command: str = command) -> Submission:
         return Submission(lab, folder, f"{command} {shlex.join([*FLAGS, *flags])}")
 
     def stage(job: Submission) -> Stage:
@@ -148,7 +153,16 @@ def stages(
             job.command.until(lambda name=name: len(epochs(run, name)) > already.get(name, 0))
 
     found = {}
-    with submitted("--experiments", "frozen") as job:
+    # As for a cluster whose nodes do not know where storage is.
+    names_storage = {
+        "AWS_ENDPOINT_URL": lab.endpoint,
+        "AWS_REGION": s3.environment["AWS_REGION"],
+        "AWS_CA_BUNDLE": ssl.get_default_verify_paths().cafile or "",
+    }
+    begin = '{"env_vars": {'
+    assert begin in command
+    more = command.replace(begin, begin + json.dumps(names_storage)[1:-1] + ", ")
+    with submitted("--experiments", "frozen", command=more) as job:
         found["finished"] = stage(job)
     both = ("--experiments", ",".join(LONGER), "--workers", "1")
     with submitted(*both) as job:
@@ -179,6 +193,13 @@ def test_the_recipe_trains_on_several_nodes_from_and_into_s3(
     hosts = [node["host"] for node in done.results["run"]["hardware"]]
     assert hosts == [node.name for node in lab.nodes]
     assert {first.host, second.host} == set(hosts[1:])
+
+
+def test_a_job_whose_runtime_env_names_the_storage_runs(stages: dict[str, Stage]) -> None:
+    done = stages["finished"]
+    variables = done.job["runtime_env"]["env_vars"]
+    assert {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE"} <= variables.keys()
+    assert done.job["status"] == "SUCCEEDED"
 
 
 def test_the_cluster_answers_nobody_without_its_token(lab: RayLab) -> None:

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import sys
-import time
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,13 +18,11 @@ from pydantic_core import PydanticUndefined
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.terminal import Stream, one_line, replace_standard_streams
 
-STARTED = time.time()
-"""When this process began, a moment ago for a command; in seconds since 1970."""
-
 OK = 0
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+HUNG_UP = 129
 BROKEN_PIPE = 141
 TERMINATED = 143
 
@@ -133,8 +130,10 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     status is not 0; but a reader that goes away ends it, as SIGTERM does.
     """
     out, err = replace_standard_streams()
-    # SIGTERM unwinds the stack as Ctrl-C does, so that nothing is left behind.
+    # SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that nothing is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
     # Output may fail in another thread; the handler of a signal runs in the main one.
     out.on_broken_pipe = lambda: os.kill(os.getpid(), signal.SIGTERM)
     try:

@@ -6,6 +6,7 @@ were checked: Ray, TensorFlow and Matplotlib take seconds to import.
 
 import os
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -34,21 +35,23 @@ class Command(NamedTuple):
 
 def run(argv: Sequence[str], typed: str) -> int:
     """Train the experiments and write one report."""
+    started = time.time()
     settings = parse(RunSettings, typed, COMMANDS["run"].about, argv)
     if settings.list_experiments:
         for experiment in settings.recipe().chosen:
             print(experiment.name)
         return OK
-    return _suite(settings, argv, typed)
+    return _suite(settings, argv, typed, started)
 
 
 def run_one(argv: Sequence[str], typed: str) -> int:
     """Train one experiment, in a run of its own or in one with others."""
+    started = time.time()
     settings = parse(OneSettings, typed, COMMANDS["run-one"].about, argv)
-    return _suite(settings.suite(), argv, typed)
+    return _suite(settings.suite(), argv, typed, started)
 
 
-def _suite(settings: RunSettings, argv: Sequence[str], typed: str) -> int:
+def _suite(settings: RunSettings, argv: Sequence[str], typed: str, started: float) -> int:
     # A wrong recipe should not have to wait for the imports.
     settings.recipe()
     from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
@@ -57,7 +60,7 @@ def _suite(settings: RunSettings, argv: Sequence[str], typed: str) -> int:
     with quiet_import():
         from tlcluster.orchestration.suite import run_suite
 
-    return run_suite(settings, _command_line(typed, argv))
+    return run_suite(settings, _command_line(typed, argv), started)
 
 
 def ingest(argv: Sequence[str], typed: str) -> int:

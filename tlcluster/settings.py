@@ -128,6 +128,12 @@ class CommonSettings(BaseModel):
         le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
+    storage_wait: float = Field(
+        30,
+        description="minutes to wait for storage that does not answer",
+        gt=0,
+        json_schema_extra={"metavar": "MINUTES"},
+    )
     retries: int = Field(
         2, description="restarts of an experiment whose workers died", ge=0, le=100
     )

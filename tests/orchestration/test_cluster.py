@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from real_run import ROOT, Command, alive, gone, started_by
 
 from tlcluster.dataset.ingest import ingest
@@ -104,11 +105,27 @@ def test_a_process_that_may_use_one_core_has_one() -> None:
         os.sched_setaffinity(0, allowed)
 
 
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it.")
+
+    monkeypatch.setattr(ray, "init", init)
+    before = dict(os.environ)
+    with pytest.raises(UserError) as caught, ray_cluster(None):
+        pass
+    assert str(caught.value) == (
+        "Ray did not start on this machine (The current node timed out during startup.); see "
+        "whether it is overloaded or out of memory, and try again"
+    )
+    assert dict(os.environ) == before
+
+
 @pytest.mark.cluster
 def test_a_cluster_that_is_started_here_ends_with_the_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RAY_worker_maximum_startup_concurrency", "16")  # restored at the end
+    monkeypatch.delenv("RAY_worker_maximum_startup_concurrency", raising=False)
+    environment = dict(os.environ)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     before = started_by(os.getpid())
     with ray_cluster(None) as nodes:
@@ -117,6 +134,9 @@ def test_a_cluster_that_is_started_here_ends_with_the_block(
         assert [(node.host, node.cpus) for node in nodes] == [(socket.gethostname(), local_cpus())]
         assert signal.getsignal(signal.SIGTERM) == on_sigterm
     assert gone(started)
+    changed = {name for name, _ in set(os.environ.items()) ^ set(environment.items())}
+    assert not {name for name in changed if name.startswith("RAY_TRAIN")}
+    assert "RAY_worker_maximum_startup_concurrency" not in changed
 
 
 @pytest.fixture(scope="module")

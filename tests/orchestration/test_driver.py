@@ -12,7 +12,7 @@ from real_run import Command, epochs, kill, result, results_json
 from tlcluster.dataset.ingest import ingest
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
-from tlcluster.orchestration.driver import LONGEST_REASON, reason
+from tlcluster.orchestration.attempt import LONGEST_REASON, reason
 from tlcluster.orchestration.suite import claimed
 from tlcluster.records import EpochRecord, ExperimentResult
 from tlcluster.storage.embedded import EmbeddedStore

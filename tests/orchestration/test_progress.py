@@ -1,33 +1,34 @@
-"""What a person sees of a run: a live table, or a line an epoch."""
+"""What a person sees of a run: a live table, or one line per epoch."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from tlcluster.orchestration.board import Board
+from tlcluster.orchestration.board import Board, Seen, Since
 from tlcluster.orchestration.display import (
     Display,
     Row,
+    coarse,
     duration,
     line,
     percent,
     seconds_left,
     table,
 )
-from tlcluster.training.progress import Progress, epochs_finished, now_and_then
+from tlcluster.training.progress import Phase, Progress, epochs_finished, now_and_then
 
 UNDER_WAY = {
     "finetuned": Row(
         "Model 4",
         "running",
-        Progress(2, 6, 20, 40, 38.4, 0.4125, 0.4125, "training"),
+        Progress(2, 6, 20, 40, 38.4, 0.4125, 0.4125, Phase.TRAINING),
         began=100.0,
     ),
     "regularized": Row(
         "Model 3",
         "running",
-        Progress(12, 12, 40, 40, 1234.5, 0.5, 0.525, "validating"),
+        Progress(12, 12, 40, 40, 1234.5, 0.5, 0.525, Phase.VALIDATING),
         began=130.0,
         resumed=6,
     ),
@@ -35,7 +36,7 @@ UNDER_WAY = {
     "frozen": Row(
         "Model 1",
         "running",
-        Progress(9, 12, 0, 40, 5345.6, 0.47, 0.49, "testing"),
+        Progress(9, 12, 0, 40, 5345.6, 0.47, 0.49, Phase.TESTING),
         began=100.0,
     ),
 }
@@ -43,7 +44,7 @@ ENDED = {
     "finetuned": Row(
         "Model 4",
         "failed",
-        Progress(1, 6, 8, 40, 38.4, None, None, "training"),
+        Progress(1, 6, 8, 40, 38.4, None, None, Phase.TRAINING),
         note="a worker died [/oops] [[node]]",
         began=100.0,
         ended=130.0,
@@ -51,7 +52,7 @@ ENDED = {
     "regularized": Row(
         "Model 3",
         "interrupted",
-        Progress(3, 12, 8, 40, 300.0, 0.5, 0.525, "training"),
+        Progress(3, 12, 8, 40, 300.0, 0.5, 0.525, Phase.TRAINING),
         began=100.0,
         ended=141.4,
     ),
@@ -106,7 +107,7 @@ def test_a_phase_is_posted_at_once_and_then_now_and_then(monkeypatch: pytest.Mon
     assert at
     answers = []
     for step in range(8):
-        phase = "validating" if step == 5 else "training"
+        phase = Phase.VALIDATING if step == 5 else Phase.TRAINING
         answers.append(progress(at._replace(step=step, phase=phase)))
         now += 0.04
     assert posted == [("training", 0), ("training", 3), ("validating", 5), ("training", 6)]
@@ -144,7 +145,7 @@ def test_without_a_terminal_an_experiment_is_one_line(name: str, row: Row, said:
     assert line(name, row) == said
 
 
-def at(epoch: int, step: int, phase: str = "training") -> Row:
+def at(epoch: int, step: int, phase: Phase = Phase.TRAINING) -> Row:
     accuracy = (epoch - 1) / 10 if epoch > 1 else None
     progress = Progress(epoch, 3, step, 40, 100.0, accuracy, accuracy, phase)
     return Row("Model 1", "running", progress)
@@ -166,13 +167,15 @@ def test_without_a_terminal_every_epoch_and_every_change_is_said_once() -> None:
         Row("Model 1", "queued"),
         Row("Model 1", "running"),
         at(1, 8),
-        at(1, 40, "validating"),
+        at(1, 40, Phase.VALIDATING),
         at(2, 0),
         at(2, 8),
-        at(2, 40, "validating"),
-        at(3, 40, "validating"),
-        at(3, 0, "testing")._replace(progress=Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, "testing")),
-        Row("Model 1", "finished", Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, "testing")),
+        at(2, 40, Phase.VALIDATING),
+        at(3, 40, Phase.VALIDATING),
+        at(3, 0, Phase.TESTING)._replace(
+            progress=Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, Phase.TESTING)
+        ),
+        Row("Model 1", "finished", Progress(3, 3, 0, 40, 100.0, 0.3, 0.3, Phase.TESTING)),
     )
     with Display(console, "first") as display:
         for row in seen:
@@ -201,7 +204,7 @@ def test_an_accuracy_of_zero_is_said_too() -> None:
     console = Console(file=io.StringIO(), record=True, width=40)
     with Display(console, "first") as display:
         display.show(
-            {"frozen": Row("", "running", Progress(2, 3, 8, 40, 1.0, 0.0, 0.0, "training"))}
+            {"frozen": Row("", "running", Progress(2, 3, 8, 40, 1.0, 0.0, 0.0, Phase.TRAINING))}
         )
     assert console.export_text() == (
         "frozen       running  epoch 1/3  val. accuracy 0.00 %  best 0.00 %  1 images/s\n"
@@ -273,34 +276,32 @@ def test_a_duration_is_short(seconds: float, text: str) -> None:
 def test_the_time_left_is_that_of_the_epochs_left_at_the_present_pace(
     epoch: int, step: int, elapsed: float, resumed: int, seconds: float | None
 ) -> None:
-    progress = Progress(epoch, 3, step, 40, 1.0, None, None, "training")
+    progress = Progress(epoch, 3, step, 40, 1.0, None, None, Phase.TRAINING)
     assert seconds_left(progress, elapsed, resumed) == seconds
 
 
 def test_an_epoch_is_finished_when_it_was_validated() -> None:
     assert epochs_finished(None) == 0
-    assert epochs_finished(at(1, 40, "validating").progress) == 0
+    assert epochs_finished(at(1, 40, Phase.VALIDATING).progress) == 0
     assert epochs_finished(at(2, 0).progress) == 1
-    assert epochs_finished(at(3, 0, "testing").progress) == 3
+    assert epochs_finished(at(3, 0, Phase.TESTING).progress) == 3
 
 
 def test_a_percentage_has_two_digits_and_none_is_nothing() -> None:
     assert (percent(0.41254), percent(1.0), percent(None)) == ("41.25 %", "100.00 %", "")
 
 
-STEP = Progress(1, 3, 8, 40, 1.0, None, None, "training")
+STEP = Progress(1, 3, 8, 40, 1.0, None, None, Phase.TRAINING)
 
 
 def test_the_board_hands_progress_on_and_answers_whether_to_stop() -> None:
     board = Board()
     assert board.post("frozen", STEP) is False
-    assert board.read() == {"frozen": (STEP,)}
-    assert board.read() == {"frozen": (STEP,)}
+    assert board.read() == {"frozen": Seen((STEP,))}
+    assert board.read() == {"frozen": Seen((STEP,))}
     board.stop("frozen")
     assert board.post("frozen", STEP) is True
     assert board.post("augmented", STEP) is False
-    assert board.verdict("frozen") == (None, True)
-    assert board.verdict("augmented") == (None, False)
 
 
 def test_the_board_forgets_no_epoch_however_seldom_it_is_read() -> None:
@@ -309,23 +310,101 @@ def test_the_board_forgets_no_epoch_however_seldom_it_is_read() -> None:
     for post in posts:
         assert post is not None
         board.post("frozen", post)
-    assert board.read() == {"frozen": (posts[1], posts[3], posts[4])}
-    assert board.read() == {"frozen": (posts[4],)}
+    assert board.read()["frozen"].posts == (posts[1], posts[3], posts[4])
+    assert board.read()["frozen"].posts == (posts[4],)
 
 
-def test_the_board_keeps_the_first_error_that_no_attempt_can_mend() -> None:
+def test_the_board_keeps_the_first_error_that_no_attempt_can_avoid() -> None:
     board = Board()
+    assert board.failure("frozen") is None
     board.fail("frozen", "the shard is damaged")
     board.fail("frozen", "the other workers are gone")
-    assert board.verdict("frozen") == ("the shard is damaged", False)
+    assert board.failure("frozen") == "the shard is damaged"
 
 
 def test_a_new_attempt_forgets_the_workers_and_the_progress_of_the_last() -> None:
     board = Board()
     board.hello("frozen", "worker 0")
     board.hello("frozen", "worker 1")
+    board.controlled("frozen", "controller")
+    board.reserved("frozen", "placement group")
     board.post("frozen", STEP)
+    board.away("frozen", 0, 5.0, "no route")
     assert board.workers("frozen") == ["worker 0", "worker 1"]
+    assert board.reservations("frozen") == ["placement group"]
+    assert board.everyone() == ["controller", "worker 0", "worker 1"]
+    assert board.read()["frozen"].workers == 2
     board.begin("frozen")
-    assert board.workers("frozen") == []
+    assert board.workers("frozen") == board.everyone() == board.reservations("frozen") == []
     assert board.read() == {}
+
+
+def test_storage_is_away_for_an_experiment_as_long_as_for_one_of_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    board = Board()
+    board.away("frozen", 0, 0.0, "connection refused")
+    board.away("frozen", 1, 30.0, "timed out")
+    assert board.read()["frozen"].away == Since(70.0, "timed out")
+    board.away("frozen", 1, 0.0, "")
+    assert board.read()["frozen"].away == Since(100.0, "connection refused")
+    board.away("frozen", 0, 0.0, "")
+    assert board.read()["frozen"].away is None
+
+
+AWAY_SHOWN = """\
+first, quick profile
+┏━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━┓
+┃ experiment        ┃ state                  ┃     epoch ┃ val. accuracy ┃    best ┃ images/s ┃ elapsed ┃   left ┃
+┡━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━┩
+│ finetuned Model 4 │ storage away for 2 min │ 2/6  50 % │       41.25 % │ 41.25 % │       38 │    1:00 │ ≤ 3:00 │
+└───────────────────┴────────────────────────┴───────────┴───────────────┴─────────┴──────────┴─────────┴────────┘
+storage away for 45 s: s3://b [/c]: timed out
+"""  # noqa: E501
+
+
+def test_the_table_shows_for_how_long_storage_is_away_for_workers_and_driver() -> None:
+    row = UNDER_WAY["finetuned"]._replace(away=Since(40.0, "no route"))
+    assert row.phase == Phase.WAITING
+    console = Console(file=io.StringIO(), record=True, width=120)
+    away = Since(115.0, "s3://b [/c]: timed out")
+    console.print(table("first, quick profile", {"finetuned": row}, now=160.0, away=away))
+    text = "".join(line.rstrip() + "\n" for line in console.export_text().splitlines())
+    assert text == AWAY_SHOWN
+
+
+def test_without_a_terminal_it_is_said_once_that_storage_is_away_and_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    console = Console(file=io.StringIO(), record=True, width=40)
+    waits = at(1, 8)._replace(away=Since(90.0, "no route"))
+    with Display(console, "first") as display:
+        display.show({"frozen": at(1, 8)})
+        display.show({"frozen": waits})
+        display.show({"frozen": waits}, Since(95.0, "timed out"))
+        now = 150.0
+        display.show({"frozen": at(1, 8)}, Since(95.0, "timed out"))
+        now = 215.0
+        display.show({"frozen": at(1, 8)})
+        display.show({"frozen": at(1, 8)})
+    assert console.export_text() == (
+        "frozen       running\nstorage away: no route\nstorage is back after 2 min\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-0.1, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (89, "1 min"),
+        (91, "2 min"),
+        (5400, "90 min"),
+    ],
+)
+def test_how_long_storage_is_away_is_said_in_round_numbers(seconds: float, text: str) -> None:
+    assert coarse(seconds) == text

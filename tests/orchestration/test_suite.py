@@ -5,17 +5,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fake_run import manifest as some_manifest
 
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import EXPERIMENTS
+from tlcluster.orchestration import suite
+from tlcluster.orchestration.board import Since
 from tlcluster.orchestration.manifest import read_manifest, write_manifest
 from tlcluster.orchestration.suite import (
     MANIFEST_LOCK,
+    Conclusion,
     claimed,
     conclude,
+    conclusion,
     held,
     opened_output,
     refuse_to_overwrite,
@@ -180,3 +186,37 @@ def test_what_another_driver_added_to_the_run_stays_in_it(run: Store) -> None:
     assert manifest.settings == second.settings
     assert manifest.status == "finished"
     assert "augmented" in run.get("report/index.html").decode()
+
+
+AWAY = (
+    "the report was not written, storage is away: no route; run the same command again with "
+    "--run-name first to go on"
+)
+
+
+def test_the_last_line_of_a_run_is_where_its_report_is(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "conclude", lambda *_: "report/index.html")
+    driver: Any = SimpleNamespace(away=None)
+    last = conclusion(driver, run, some_manifest(name="first"), 1.0)
+    assert last == Conclusion(f"{run.url}/report/index.html", True)
+
+
+def test_while_storage_is_away_no_report_is_tried_and_the_last_line_says_so(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(suite, "conclude")
+    driver: Any = SimpleNamespace(away=Since(0.0, "no route"))
+    assert conclusion(driver, run, some_manifest(name="first"), 1.0) == Conclusion(AWAY, False)
+
+
+def test_if_storage_goes_away_while_the_report_is_written_the_last_line_says_so(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> str:
+        raise StoreUnavailable("no route")
+
+    monkeypatch.setattr(suite, "conclude", fails)
+    driver: Any = SimpleNamespace(away=None)
+    assert conclusion(driver, run, some_manifest(name="first"), 1.0) == Conclusion(AWAY, False)

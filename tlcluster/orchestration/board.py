@@ -1,25 +1,56 @@
-"""Where workers and driver leave word for each other during a run."""
+"""Where the workers, the controllers and the driver of a run leave messages for each other."""
+
+import time
+from itertools import chain
+from typing import NamedTuple
 
 from tlcluster.training.progress import Progress, epochs_finished
 
 
+class Since(NamedTuple):
+    """Something that began at a time, in seconds of `time.monotonic`."""
+
+    time: float
+    why: str
+
+
+class Seen(NamedTuple):
+    """What the board holds of one experiment."""
+
+    posts: tuple[Progress, ...] = ()
+    """The latest progress; before it, the last of each epoch that has passed since the board was
+    read before."""
+    workers: int = 0
+    """Workers that have started."""
+    away: Since | None = None
+    """Storage does not answer its workers."""
+
+
 class Board:
-    """Where workers post their progress and hear that they should stop. A Ray actor in a run."""
+    """Holds the messages of all experiments. A Ray actor on the driver's node.
+
+    If its process dies, Ray starts it again. What it forgets, workers post again.
+    """
 
     def __init__(self) -> None:
         self._progress: dict[str, list[Progress]] = {}
         self._workers: dict[str, list[object]] = {}
         self._controllers: dict[str, list[object]] = {}
         self._reservations: dict[str, list[object]] = {}
+        self._away: dict[str, dict[int, Since]] = {}
         self._failures: dict[str, str] = {}
         self._stopped: set[str] = set()
 
     def begin(self, experiment: str) -> None:
         """Forget what an earlier attempt left."""
-        self._progress.pop(experiment, None)
-        self._workers.pop(experiment, None)
-        self._controllers.pop(experiment, None)
-        self._reservations.pop(experiment, None)
+        for notes in (
+            self._progress,
+            self._workers,
+            self._controllers,
+            self._reservations,
+            self._away,
+        ):
+            notes.pop(experiment, None)
 
     def hello(self, experiment: str, worker: object) -> None:
         """A worker has started; `worker` is its actor handle."""
@@ -29,15 +60,18 @@ class Board:
         return self._workers.get(experiment, [])
 
     def controlled(self, experiment: str, controller: object) -> None:
-        """Somebody looks after its workers; `controller` is the actor's handle."""
+        """A controller looks after the workers; `controller` is its actor handle."""
         self._controllers.setdefault(experiment, []).append(controller)
 
-    def controllers(self) -> list[object]:
-        """Those of all experiments that have begun, whether they are still alive or not."""
-        return [one for controllers in self._controllers.values() for one in controllers]
+    def everyone(self) -> list[object]:
+        """The controllers, then the workers, of the latest attempts of all experiments.
+
+        Some may be dead.
+        """
+        return [*chain(*self._controllers.values()), *chain(*self._workers.values())]
 
     def reserved(self, experiment: str, group: object) -> None:
-        """Its workers have places; `group` is their placement group."""
+        """The workers have their resources; `group` is their placement group."""
         self._reservations.setdefault(experiment, []).append(group)
 
     def reservations(self, experiment: str) -> list[object]:
@@ -51,21 +85,36 @@ class Board:
         posts.append(progress)
         return experiment in self._stopped
 
+    def away(self, experiment: str, rank: int, seconds: float, why: str) -> None:
+        """Storage has not answered a worker for so many seconds, or does again: `why` is empty."""
+        ranks = self._away.setdefault(experiment, {})
+        if why:
+            ranks[rank] = Since(time.monotonic() - seconds, why)
+        else:
+            ranks.pop(rank, None)
+
     def fail(self, experiment: str, why: str) -> None:
-        """A worker met an error that no new attempt can mend."""
+        """A worker met an error that no new attempt can avoid."""
         self._failures.setdefault(experiment, why)
+
+    def failure(self, experiment: str) -> str | None:
+        """The first error that no new attempt can avoid."""
+        return self._failures.get(experiment)
 
     def stop(self, experiment: str) -> None:
         self._stopped.add(experiment)
 
-    def verdict(self, experiment: str) -> tuple[str | None, bool]:
-        """Why no new attempt can mend it, if so; and whether it was asked to stop."""
-        return self._failures.get(experiment), experiment in self._stopped
-
-    def read(self) -> dict[str, tuple[Progress, ...]]:
-        """The last progress of each experiment; before it, the last ones of the epochs that have
-        passed since this was read before."""
-        unread = {experiment: tuple(posts) for experiment, posts in self._progress.items()}
+    def read(self) -> dict[str, Seen]:
+        """What there is of each experiment. Epochs that have passed are returned once."""
+        names = {*self._progress, *self._workers, *self._away}
+        seen = {
+            name: Seen(
+                tuple(self._progress.get(name, ())),
+                len(self._workers.get(name, ())),
+                min(self._away.get(name, {}).values(), default=None),
+            )
+            for name in names
+        }
         for posts in self._progress.values():
             del posts[:-1]
-        return unread
+        return seen

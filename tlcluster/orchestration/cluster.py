@@ -1,4 +1,4 @@
-"""The Ray cluster a run lives in: the one it was started in, or one started on this machine."""
+"""The Ray cluster that a run uses: an existing one, or one started on this machine."""
 
 import contextlib
 import logging
@@ -13,19 +13,34 @@ import ray
 from tlcluster.cli import TERMINATED
 from tlcluster.errors import UserError
 from tlcluster.machine import local_cpus, processor
-from tlcluster.orchestration.environment import worker_environment
-from tlcluster.orchestration.ray_internals import leave_tensorflow_out
+from tlcluster.orchestration.environment import defaults, runtime_env
 from tlcluster.records import NodeRecord
 
 CONNECT_SECONDS = 10.0
-"""Ray itself would try for minutes, without a word."""
+"""Ray itself would try for minutes and print nothing."""
+
+RAY_TRAIN = {
+    # Every experiment would have a process that only passes on warnings of preemption.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # A worker's report waits until the controller looks again, by default after 2 seconds. On
+    # features, that is three times as long as an epoch.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+}
+NEW_CLUSTER = {
+    # Four trainers are some twenty small processes; Ray expects one for each core and warns.
+    "RAY_worker_maximum_startup_concurrency": "16",
+}
+JOINED_CLUSTER = {
+    # How often Ray asks what listens at the address. It takes half a minute each time.
+    "RAY_gcs_server_port_wait_time_s": "2",
+}
 
 
 def given_address(flag: str | None) -> str | None:
     """The address of the cluster to run in, or None to start one.
 
     Raises:
-        UserError: it is no address, or nobody answers there.
+        UserError: it is not an address, or nothing answers there.
     """
     name, address = ("--address", flag) if flag else ("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"))
     if not address or address == "local":
@@ -58,50 +73,48 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
     Raises:
         UserError: there is no cluster at the address.
     """
-    if address is None:
-        # Four trainers are some twenty small processes; Ray expects one a core and warns.
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")
-    else:
-        # How often Ray asks what listens there, about half a minute each time.
-        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
-    # A process an experiment that only tells workers what we do not ask.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # A worker's report waits until the controller looks again, by default after 2 seconds. That is
-    # three times an epoch on features.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    with defaults(RAY_TRAIN | (JOINED_CLUSTER if address else NEW_CLUSTER)):
+        _connect(address)
+        try:
+            yield nodes()
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",
-            # A cluster that we join has its own resources; one of ours has this process's cores.
+            # A cluster that we join has its own resources. A new one has this process's cores.
             num_cpus=None if address else local_cpus(),
             include_dashboard=None if address else False,
-            runtime_env={
-                "env_vars": worker_environment(),
-                "worker_process_setup_hook": f"{leave_tensorflow_out.__module__}"
-                f".{leave_tensorflow_out.__name__}",
-            },
+            runtime_env=runtime_env(here=address is None),
             logging_level=logging.ERROR,
             # Workers' logs stay in Ray's log folder; what matters comes back as records.
             log_to_driver=False,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
+    except Exception as error:
+        # Ray raises a plain Exception if its processes take more than half a minute to start.
+        if type(error) is not Exception and (
+            address is None or not isinstance(error, ConnectionError | ValueError | RuntimeError)
+        ):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if address is None:
+            raise UserError(
+                f"Ray did not start on this machine ({reason}); see whether it is overloaded or "
+                "out of memory, and try again"
+            ) from None
         raise UserError(
             f"--address {address}: no Ray cluster answers ({reason}); check the address and that "
             "RAY_AUTH_MODE and its token are the cluster's, or leave it out to start Ray here"
         ) from None
     except SystemExit:
-        # Ray takes SIGTERM over and ends with other numbers.
+        # Ray handles SIGTERM itself and exits with another status.
         raise SystemExit(TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
-    try:
-        yield nodes()
-    finally:
-        ray.shutdown()
 
 
 def nodes() -> tuple[NodeRecord, ...]:
@@ -122,7 +135,7 @@ def nodes() -> tuple[NodeRecord, ...]:
 
 
 def local_nodes() -> tuple[NodeRecord, ...]:
-    """What a cluster started on this machine would consist of."""
+    """The nodes of a cluster that would be started on this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return (
         NodeRecord(

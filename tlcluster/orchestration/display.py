@@ -9,9 +9,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from tlcluster.orchestration.board import Since
 from tlcluster.records import Status
 from tlcluster.terminal import one_line, printable, redraws
-from tlcluster.training.progress import Progress, epochs_finished
+from tlcluster.training.progress import Phase, Progress, epochs_finished
 
 
 class Row(NamedTuple):
@@ -21,7 +22,7 @@ class Row(NamedTuple):
     status: Status
     progress: Progress | None = None
     passed: tuple[Progress, ...] = ()
-    """Those of epochs that have passed since the row was shown before."""
+    """The last progress of epochs that have passed since the row was shown before."""
     note: str = ""
     """For example why it failed, or that it was finished earlier."""
     began: float | None = None
@@ -30,10 +31,19 @@ class Row(NamedTuple):
     """The same, when they were done."""
     resumed: int = 0
     """Epochs that were finished before."""
+    away: Since | None = None
+    """Storage does not answer its workers."""
+
+    @property
+    def phase(self) -> Phase:
+        """What its workers do, if it is running."""
+        if self.away:
+            return Phase.WAITING
+        return self.progress.phase if self.progress else Phase.STARTING
 
 
 class Display:
-    """A live table on a terminal; elsewhere a line an epoch and one for each change of state."""
+    """A live table on a terminal; elsewhere one line per epoch and per change of state."""
 
     def __init__(self, console: Console, heading: str) -> None:
         self._console = console
@@ -44,6 +54,7 @@ class Display:
             else None
         )
         self._said: dict[str, tuple[object, ...]] = {}
+        self._away: Since | None = None
 
     def __enter__(self) -> "Display":
         if self._live:
@@ -54,32 +65,55 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def show(self, rows: Mapping[str, Row]) -> None:
-        """Show the present state; call it about twice a second."""
+    def show(self, rows: Mapping[str, Row], away: Since | None = None) -> None:
+        """Show the present state; call it about twice a second.
+
+        Args:
+            rows: name → experiment.
+            away: storage does not answer the driver.
+        """
+        now = time.monotonic()
         if self._live:
-            self._live.update(table(self._heading, rows, time.monotonic()))
+            self._live.update(table(self._heading, rows, now, away))
             return
+        away = min(
+            (one for one in (away, *(row.away for row in rows.values())) if one), default=None
+        )
+        if away and not self._away:
+            self._print(f"storage away: {away.why}")
+        elif self._away and not away:
+            self._print(f"storage is back after {coarse(now - self._away.time)}")
+        self._away = away
         for name, row in rows.items():
             for progress in (*row.passed, row.progress):
                 said = (row.status, epochs_finished(progress), row.note)
                 if self._said.get(name) != said:
                     self._said[name] = said
-                    text = line(name, row._replace(progress=progress))
-                    self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+                    self._print(line(name, row._replace(progress=progress)))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def table(heading: str, rows: Mapping[str, Row], now: float) -> Table:
-    """The live table: one row an experiment."""
+def table(heading: str, rows: Mapping[str, Row], now: float, away: Since | None = None) -> Table:
+    """The live table: one row per experiment."""
     result = Table(title=escape(heading), title_justify="left", title_style="bold", expand=False)
+    if away:
+        result.caption = f"{_away(away, now)}: {escape(away.why)}"
+        result.caption_justify = "left"
     result.add_column("experiment")
     result.add_column("state")
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
     for name, row in rows.items():
         result.add_row(
-            f"[bold]{name}[/] {escape(printable(row.title))}", _state(row), *_numbers(row, now)
+            f"[bold]{name}[/] {escape(printable(row.title))}", _state(row, now), *_numbers(row, now)
         )
     return result
+
+
+def _away(away: Since, now: float) -> str:
+    return f"storage away for {coarse(now - away.time)}"
 
 
 _STYLES: Mapping[str, str] = {
@@ -91,10 +125,10 @@ _STYLES: Mapping[str, str] = {
 }
 
 
-def _state(row: Row) -> str:
-    words = row.progress.phase if row.progress and row.status == "running" else row.status
-    if row.status == "running" and not row.progress:
-        words = "starting"
+def _state(row: Row, now: float) -> str:
+    words: str = row.phase if row.status == "running" else row.status
+    if row.status == "running" and row.away:
+        words = _away(row.away, now)
     text = f"[{_STYLES[row.status]}]{words}[/]"
     return f"{text} [dim]{escape(one_line(row.note))}[/]" if row.note else text
 
@@ -105,7 +139,7 @@ def _numbers(row: Row, now: float) -> tuple[str, ...]:
     if progress is None:
         return "", "", "", "", elapsed, ""
     part, left = "", None
-    if row.status == "running" and progress.phase != "testing":
+    if row.status == "running" and progress.phase != Phase.TESTING:
         part = f" {100 * progress.step // max(progress.steps, 1):3d} %"
         left = seconds_left(progress, now - (row.began or now), row.resumed)
     return (
@@ -119,7 +153,7 @@ def _numbers(row: Row, now: float) -> tuple[str, ...]:
 
 
 def line(name: str, row: Row) -> str:
-    """One line where there is no terminal."""
+    """One line for output that is not a terminal."""
     progress = row.progress
     parts = [f"{name:12s} {row.status}"]
     if progress and progress.accuracy is not None:
@@ -137,7 +171,7 @@ def percent(value: float | None) -> str:
 
 
 def seconds_left(progress: Progress, elapsed: float, resumed: int) -> float | None:
-    """At the present pace, until the last epoch; early stopping may end it sooner.
+    """Estimate the time until the last epoch at the present pace. Early stopping may end it sooner.
 
     Args:
         progress: how far the workers are.
@@ -161,3 +195,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{second:02d}"
     return f"{minutes}:{second:02d}" if minutes else f"{second} s"
+
+
+def coarse(seconds: float) -> str:
+    """`12 s`, `2 min`."""
+    return f"{max(0, round(seconds))} s" if seconds < 59.5 else f"{round(seconds / 60)} min"

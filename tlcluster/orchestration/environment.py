@@ -2,8 +2,12 @@
 
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tlcluster.orchestration.ray_internals import job_runtime_env, leave_tensorflow_out
 
 FORWARDED = (
     "AWS_ENDPOINT_URL",
@@ -20,7 +24,7 @@ workers through each node's own credential chain."""
 
 
 def tensorflow_environment() -> dict[str, str]:
-    """Read when TensorFlow is imported, so they must be set before."""
+    """Variables that TensorFlow reads when it is imported, so they must be set before."""
     return {
         # Keras 3 does not run under MultiWorkerMirroredStrategy.
         "TF_USE_LEGACY_KERAS": "1",
@@ -38,6 +42,41 @@ def worker_environment() -> dict[str, str]:
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         **{name: os.environ[name] for name in FORWARDED if name in os.environ},
     }
+
+
+def runtime_env(*, here: bool) -> dict[str, Any]:
+    """The `runtime_env` for `ray.init`, without what a submitted job already has.
+
+    Ray gives the job's own variables to the driver and to the workers. It refuses to be told a
+    variable or a setup hook twice.
+
+    Args:
+        here: all workers run on this machine.
+    """
+    ours: dict[str, Any] = {
+        "worker_process_setup_hook": f"{leave_tensorflow_out.__module__}"
+        f".{leave_tensorflow_out.__name__}"
+    }
+    quoted = shlex.quote(sys.executable)
+    if here and quoted != sys.executable:
+        # Ray starts workers by a line for the shell, in which it does not quote this path.
+        ours["py_executable"] = quoted
+    job = job_runtime_env()
+    theirs = job.get("env_vars") or {}
+    variables = {name: v for name, v in worker_environment().items() if name not in theirs}
+    return {"env_vars": variables, **{key: v for key, v in ours.items() if key not in job}}
+
+
+@contextlib.contextmanager
+def defaults(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set the variables that are not set yet, and remove them again at the end."""
+    added = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -1,22 +1,39 @@
-"""Ray Train's TensorflowTrainer, without TensorFlow in the processes that never use it.
+"""Every name that is private to Ray, with what happens where a version of Ray lacks it.
 
-`ray.train.tensorflow` imports TensorFlow wherever it is mentioned: in the driver
-and in the controller that Ray starts for every experiment. Each takes seconds of
-a core and hundreds of MB for nothing. What a trainer needs of that package needs
-no TensorFlow; only the workers do, and they import it themselves.
+Ray Train starts six processes for an experiment with one worker. Each takes
+two CPU-seconds and 200 MB, and the driver and the controllers import TensorFlow
+without using it. Three processes are enough: the controller, the meeting point
+of the workers, and the worker. Ray has no public way to say so.
+
+If a name is missing, the plain `TensorflowTrainer` runs with its default
+callbacks: the same results, from more processes.
+
+This module imports Ray only inside functions. Ray imports it in each of its
+processes, for `leave_tensorflow_out`.
 """
 
+import contextlib
+import functools
 import importlib.machinery
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
+from typing import Any
 
 PACKAGE = "ray.train.tensorflow"
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The variable in which Ray tells the driver of a submitted job about its `runtime_env`."""
+
 
 class _WithoutTensorflow(MetaPathFinder, Loader):
-    """Finds `ray.train.tensorflow` and runs this instead of its `__init__`."""
+    """Finds `ray.train.tensorflow` and gives it two names instead of running its `__init__`."""
+
+    def __init__(self) -> None:
+        self._original: Loader | None = None
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
@@ -25,23 +42,144 @@ class _WithoutTensorflow(MetaPathFinder, Loader):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None:
-            spec.loader = self
+            self._original, spec.loader = spec.loader, self
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
-        from ray.train.tensorflow.config import TensorflowConfig  # noqa: PLC0415
-        from ray.train.v2.tensorflow.tensorflow_trainer import (  # noqa: PLC0415
-            TensorflowTrainer,
-        )
-
-        vars(module).update(TensorflowConfig=TensorflowConfig, TensorflowTrainer=TensorflowTrainer)
+        try:
+            from ray.train.tensorflow.config import TensorflowConfig  # noqa: PLC0415
+            from ray.train.v2.tensorflow.tensorflow_trainer import (  # noqa: PLC0415
+                TensorflowTrainer,
+            )
+        except ImportError:
+            if self._original is None:
+                raise
+            self._original.exec_module(module)
+        else:
+            vars(module).update(
+                TensorflowConfig=TensorflowConfig, TensorflowTrainer=TensorflowTrainer
+            )
 
 
 def leave_tensorflow_out() -> None:
-    """Let `ray.train.tensorflow` come without TensorFlow in this process.
+    """Let this process import `ray.train.tensorflow` without TensorFlow.
 
-    To be called before anything imports that package: by the driver, and by every process of Ray's
-    as it starts (`worker_process_setup_hook`).
+    Call it before anything imports that package. The driver calls it, and every process of Ray's
+    as it starts (`worker_process_setup_hook`). The workers import TensorFlow themselves.
     """
     if not any(isinstance(finder, _WithoutTensorflow) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WithoutTensorflow())
+
+
+def job_runtime_env() -> Mapping[str, Any]:
+    """The `runtime_env` of the submitted job that this process drives; empty outside of a job.
+
+    Ray refuses a key that is both there and in `ray.init`, even with the same value.
+    """
+    try:
+        config = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+        return dict(config.get("runtime_env") or {})
+    except (ValueError, AttributeError, TypeError):
+        return {}
+
+
+def new_trainer(board: object, experiment: str, *arguments: object, **named: object) -> Any:
+    """A `TensorflowTrainer` that starts no process without a use and reports to the board.
+
+    Args:
+        board: the actor of `tlcluster.orchestration.board.Board`.
+        experiment: the name that the board knows.
+        arguments, named: what `TensorflowTrainer` takes.
+    """
+    leave_tensorflow_out()
+    from ray.train.tensorflow import TensorflowTrainer  # noqa: PLC0415
+
+    try:
+        lean = _lean_trainer()
+    except ImportError:
+        return TensorflowTrainer(*arguments, **named)
+    trainer = lean(*arguments, **named)
+    trainer.reporter = _reporter()(board, experiment)
+    return trainer
+
+
+@functools.cache
+def _lean_trainer() -> Any:
+    """The class of `new_trainer`. Raises ImportError if a private name of Ray's is missing."""
+    from ray.train.tensorflow import TensorflowTrainer  # noqa: PLC0415
+    from ray.train.v2._internal.callbacks import DatasetsCallback  # noqa: PLC0415
+    from ray.train.v2._internal.callbacks.placement_group_callback import (  # noqa: PLC0415
+        PlacementGroupCleanerCallback,
+    )
+
+    _reporter()
+    unused = (
+        # Hands out Ray Datasets. Our workers stream the data themselves.
+        DatasetsCallback,
+        # Watches the controller and frees the workers' resources if it dies. The driver does that
+        # with what the reporter tells the board.
+        PlacementGroupCleanerCallback,
+    )
+
+    class LeanTrainer(TensorflowTrainer):  # type: ignore[misc]
+        reporter: object
+
+        def _create_default_callbacks(self) -> list[object]:
+            callbacks = super()._create_default_callbacks()
+            return [*(one for one in callbacks if not isinstance(one, unused)), self.reporter]
+
+    return LeanTrainer
+
+
+@functools.cache
+def _reporter() -> Any:
+    """The class of the callback that tells the board about an attempt.
+
+    It reports the controller and the placement group. Ray frees a placement group when the
+    controller ends the workers or when the job ends. If the controller dies, the driver has to free
+    it, or the next attempt has no room.
+    """
+    import ray  # noqa: PLC0415
+    from ray.train.v2._internal.execution.callback import (  # noqa: PLC0415
+        ControllerCallback,
+        WorkerGroupCallback,
+    )
+
+    class Reporter(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
+        def __init__(self, board: Any, experiment: str) -> None:
+            self._board, self._experiment = board, experiment
+
+        def after_controller_start(self, train_run_context: object) -> None:  # noqa: ARG002
+            me = ray.get_runtime_context().current_actor
+            self._board.controlled.remote(self._experiment, me)
+
+        def after_worker_group_start(self, worker_group: Any) -> None:
+            with contextlib.suppress(AttributeError):
+                state = worker_group.get_worker_group_state()
+                group = state.placement_group_handle.placement_group
+                ray.get(self._board.reserved.remote(self._experiment, group))
+
+    return Reporter
+
+
+def never_placed(failure: Exception) -> bool:
+    """Whether Ray Train gave up waiting for the resources of an attempt's workers."""
+    try:
+        from ray.train.v2._internal.exceptions import (  # noqa: PLC0415
+            WorkerGroupStartupTimeoutError,
+        )
+    except ImportError:
+        return False
+    cause = getattr(failure, "controller_failure", None)
+    return isinstance(cause, WorkerGroupStartupTimeoutError)
+
+
+def worker_failures(failure: Exception) -> Mapping[int, Exception]:
+    """Rank → exception, if an attempt failed because of its workers; otherwise 0 → `failure`."""
+    return getattr(failure, "worker_failures", None) or {0: failure}
+
+
+def noticed(error: Exception) -> Exception:
+    """What the health check noticed, if the exception of a worker is that the check failed."""
+    found: Exception = getattr(error, "health_check_failure", error)
+    return found

@@ -5,13 +5,15 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
 from tlcluster import cli
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
-from tlcluster.orchestration.driver import Driver, read_result
+from tlcluster.orchestration.driver import Driver
+from tlcluster.orchestration.errands import read_result
 from tlcluster.orchestration.manifest import (
     continued,
     deciding_settings,
@@ -33,19 +35,29 @@ MANIFEST_LOCK = ".manifest.lock"
 """Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
 several drivers may work on one run."""
 
+STATUS_OF_SIGNAL = {
+    signal.SIGINT: cli.INTERRUPTED,
+    signal.SIGHUP: cli.HUNG_UP,
+}
+"""Exit status of a run that a signal interrupted; for any other signal, `cli.TERMINATED`."""
 
-def run_suite(settings: RunSettings, command: str) -> int:
+
+def run_suite(settings: RunSettings, command: str, started: float) -> int:
     """Run the chosen experiments to the end and write the report.
 
     Args:
         settings: what to run.
         command: the command line, for the report.
+        started: when the command was started, in seconds since 1970.
 
     Returns:
-        An exit status: 0 all finished, 1 some failed, 130 or 143 interrupted.
+        An exit status: 0 all finished, 1 some failed or the report could not be written, 129,
+        130 or 143 interrupted.
 
     Raises:
-        UserError: something given cannot be used. Nothing was started or written.
+        UserError: something given cannot be used. Nothing was started or written, unless storage
+            refuses to write during the run.
+        StoreUnavailable: storage does not answer. Nothing was started.
     """
     began = time.monotonic()
     console = Console()
@@ -63,23 +75,49 @@ def run_suite(settings: RunSettings, command: str) -> int:
             manifest = begun_manifest(ready, run, command)
             stack.enter_context(claimed(run, ready.experiments))
             write_manifest(run, manifest)
-        driver = Driver(ready, manifest, output, run, console)
-        with driver.signals():
-            driver.run()
-            statuses = {row.status for row in driver.rows.values()}
+        driver = Driver(ready, manifest, output, run, console, started)
+        with driver.stopping.heard():
+            try:
+                driver.run()
+                last = conclusion(driver, run, manifest, time.monotonic() - began)
+            finally:
+                driver.leave()
+    # After the block: Ray prints something when it ends, and this is the last line.
+    say(console, last.line)
+    statuses = set(driver.statuses.values())
+    if "interrupted" in statuses and driver.stopping.first:
+        return STATUS_OF_SIGNAL.get(driver.stopping.first.signal, cli.TERMINATED)
+    return cli.FAILED if "failed" in statuses or not last.written else cli.OK
+
+
+class Conclusion(NamedTuple):
+    """The end of a run."""
+
+    line: str
+    """What the command prints last."""
+    written: bool
+    """Whether the report was."""
+
+
+def conclusion(driver: Driver, run: Store, manifest: RunManifest, seconds: float) -> Conclusion:
+    """Write the manifest and the report, unless storage is away."""
+    why = driver.away.why if driver.away else None
+    if driver.away is None:
+        try:
             with held(run, MANIFEST_LOCK, wait=True):
-                key = conclude(run, manifest, time.monotonic() - began)
-            driver.leave()
-    # After the block, for Ray has something to say when it ends, and this is the last line.
-    say(console, f"{run.url}/{key}")
-    if "interrupted" in statuses:
-        return cli.INTERRUPTED if driver.stopping == signal.SIGINT else cli.TERMINATED
-    return cli.FAILED if "failed" in statuses else cli.OK
+                return Conclusion(f"{run.url}/{conclude(run, manifest, seconds)}", True)
+        except StoreUnavailable as error:
+            why = str(error)
+    return Conclusion(
+        f"the report was not written, storage is away: {why}; run the same command again with "
+        f"--run-name {manifest.name} to go on",
+        False,
+    )
 
 
 @contextlib.contextmanager
 def opened_output(url: str) -> Iterator[Store]:
-    """The store at an address, made where there is none; folders that stay empty go again.
+    """The store at an address, created if it does not exist; folders that stay empty are removed.
 
     Raises:
         UserError: it cannot be written.
@@ -98,10 +136,10 @@ def opened_output(url: str) -> Iterator[Store]:
 
 
 def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
-    """The manifest of a run that begins, or goes on.
+    """The manifest of a run that begins or continues.
 
     Raises:
-        UserError: the run exists with other settings, or its folder holds something else.
+        UserError: the run exists with other settings, or its folder holds other files.
     """
     old = read_manifest(run)
     if old is None:
@@ -122,10 +160,10 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
 
 
 def refuse_to_overwrite(run: Store) -> None:
-    """A folder that is not a run's may hold files of the names that a run writes.
+    """Refuse a folder that holds other files: a run would overwrite those with the same names.
 
     Raises:
-        UserError: there is such a folder in the place of the run.
+        UserError: the folder of the run has no manifest but other files.
     """
     others = [item.key for item in run.list() if not item.key.startswith(".")]
     if others:
@@ -141,7 +179,7 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
     Args:
         run: the run's folder.
         manifest: of the run, as this driver began it; other drivers may have added to it.
-        seconds: for how long this driver worked on it.
+        seconds: time that this driver worked on it.
     """
     manifest = read_manifest(run) or manifest
     statuses = {read_result(run, name).status for name in manifest.experiments}
@@ -149,7 +187,7 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
     if "interrupted" in statuses:
         status = "interrupted"
     elif statuses & {"queued", "running"}:
-        # Another driver's.
+        # Another driver trains them.
         status = "running"
     elif "failed" in statuses:
         status = "failed"
@@ -168,7 +206,7 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
 
 @contextlib.contextmanager
 def claimed(run: Store, experiments: Sequence[Experiment]) -> Iterator[None]:
-    """Hold the experiments of a run, so that no second driver trains them at the same time.
+    """Hold the locks of experiments, so that no second driver trains them at the same time.
 
     Raises:
         UserError: another driver has one of them.
@@ -189,11 +227,11 @@ def claimed(run: Store, experiments: Sequence[Experiment]) -> Iterator[None]:
 def held(run: Store, name: str, wait: bool) -> Iterator[None]:
     """Hold a lock in a run's folder. It ends with the process, however that ends.
 
-    S3 has no such thing, and some file systems have none; there, two drivers with one run name
-    are the user's to avoid.
+    S3 has no locks, and some file systems have none. There, the user must not start two drivers
+    with one run name.
 
     Raises:
-        LockTaken: another process holds it, and we are not to wait.
+        LockTaken: another process holds the lock, and `wait` is False.
     """
     if "://" in run.url:
         yield

@@ -1,62 +1,120 @@
-"""Ray Train's TensorflowTrainer with as few processes as an experiment needs.
+"""What an attempt is started with: the task of its workers and Ray's trainer for them."""
 
-Every process of Ray's costs 2 seconds of a core to start and 200 MB, and Ray
-Train starts helpers whether they are used or not: six processes for one worker.
-Here it is three: the controller, the meeting point of the workers, the worker.
-"""
+from pathlib import Path
+from typing import Any
 
-import ray
-from ray.train.v2._internal.callbacks import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import (
-    ControllerCallback,
-    RayTrainCallback,
-    WorkerGroupCallback,
-)
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from tlcluster.orchestration.ray_internals import leave_tensorflow_out
-
-leave_tensorflow_out()
-from ray.train.tensorflow import TensorflowTrainer  # noqa: E402
-
-UNUSED = (
-    # Hands out Ray Datasets; ours are streamed by the workers themselves.
-    DatasetsCallback,
-    # Watches the controller, to free what the workers had reserved should it die; see `_Tell`.
-    PlacementGroupCleanerCallback,
-)
+from tlcluster.experiments import Experiment
+from tlcluster.orchestration.admission import Admission, workers_that_fit
+from tlcluster.orchestration.cluster import nodes
+from tlcluster.orchestration.ray_internals import new_trainer
+from tlcluster.orchestration.ready import Ready
+from tlcluster.orchestration.worker import Order, run_worker
+from tlcluster.records import RunManifest
+from tlcluster.settings import worker_range
+from tlcluster.training.task import Task
+from tlcluster.training.weights import weights_name
 
 
-class LeanTrainer(TensorflowTrainer):  # type: ignore[misc]
-    """Takes `board`, an actor that is told who and what belongs to `experiment`."""
+def new_task(
+    ready: Ready,
+    manifest: RunManifest,
+    experiment: Experiment,
+    *,
+    output: str,
+    run: str,
+    started: float,
+    earlier_seconds: float,
+    attempt: int,
+) -> Task:
+    """The task of every worker of an attempt.
 
-    def __init__(
-        self, *arguments: object, board: "ray.actor.ActorHandle", experiment: str, **named: object
-    ) -> None:
-        super().__init__(*arguments, **named)
-        self._tell = _Tell(board, experiment)
-
-    def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        callbacks = super()._create_default_callbacks()
-        return [*(one for one in callbacks if not isinstance(one, UNUSED)), self._tell]
-
-
-class _Tell(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
-    """Tells the board who the controller is, and which placement group the workers have.
-
-    Ray frees a placement group when the controller ends the workers, or when the job ends. A
-    controller that dies does neither; then the driver frees it, for the next attempt to have room.
+    Args:
+        ready: what to run, where.
+        manifest: of the run.
+        experiment: which of its experiments.
+        output: address of the folder of all runs, where features are kept too.
+        run: address of the run's own folder.
+        started: when the command was started, in seconds since 1970.
+        earlier_seconds: for how long earlier attempts had workers.
+        attempt: its number, counted from 1.
     """
+    settings = ready.settings
+    return Task(
+        experiment=experiment,
+        seed=settings.seed,
+        store=ready.store.url,
+        index_sha256=manifest.dataset.index_sha256,
+        run=run,
+        features=output if settings.feature_cache else None,
+        weights=weights_name(experiment.base, ready.weights[experiment.base].record, settings.seed),
+        views=settings.views,
+        view_seed=settings.seed_of_views,
+        scale_batch=settings.scale_batch,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        storage_wait=60 * settings.storage_wait,
+        cache=settings.cache,
+        cache_bytes=int(settings.cache_gib * 2**30),
+        threads=ready.admission.threads,
+        command_started=started,
+        earlier_seconds=earlier_seconds,
+        attempt=attempt,
+    )
 
-    def __init__(self, board: "ray.actor.ActorHandle", experiment: str) -> None:
-        self._board, self._experiment = board, experiment
 
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:  # noqa: ARG002
-        me = ray.get_runtime_context().current_actor
-        self._board.controlled.remote(self._experiment, me)
+def trainer_for(
+    order: Order, *, run_name: str, workers: int, admission: Admission, scratch: Path
+) -> Any:
+    """The trainer of an attempt; its `fit` trains until the workers return or one fails.
 
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        ray.get(self._board.reserved.remote(self._experiment, group))
+    Args:
+        order: for the workers.
+        run_name: names the run to Ray.
+        workers: how many.
+        admission: what each of them reserves.
+        scratch: a folder for what Ray itself writes.
+    """
+    name = order.task.experiment.name
+    resources = {"CPU": admission.cpus_per_worker}
+    if admission.gpus_per_worker:
+        resources["GPU"] = admission.gpus_per_worker
+    return new_trainer(
+        order.board,
+        name,
+        run_worker,
+        train_loop_config={"order": order},
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=admission.gpus_per_worker > 0,
+            resources_per_worker=resources,
+            # GPUs add up gradients fastest inside a node. On CPUs, the experiment that is left
+            # at the end has the cores of every node that it is on.
+            placement_strategy="PACK" if admission.gpus_per_worker else "SPREAD",
+        ),
+        run_config=RunConfig(
+            name=f"{run_name}-{name}",
+            # Checkpoints and records go to the output by `train`; Ray itself keeps nothing.
+            storage_path=str(scratch),
+            # The driver retries: it knows which errors a new attempt cannot avoid.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+        ),
+    )
+
+
+def workers_now(ready: Ready, others: int) -> int:
+    """Workers of an attempt: as admitted, or fewer if nodes were lost since.
+
+    Never fewer than the settings allow, and never fewer if the batch grows with them.
+
+    Args:
+        ready: what was admitted.
+        others: experiments that have workers beside this one.
+    """
+    admission, settings = ready.admission, ready.settings
+    if settings.scale_batch:
+        return admission.workers
+    fit = workers_that_fit(nodes(), admission.cpus_per_worker, admission.gpus_per_worker)
+    free = fit - admission.workers * others
+    least, _ = worker_range(settings.workers)
+    return max(least, min(admission.workers, free))

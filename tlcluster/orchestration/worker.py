@@ -16,19 +16,24 @@ class Order(NamedTuple):
 
     task: Task
     weights: "list[ray.ObjectRef]"
-    """One reference to the ImageNet weights' bytes or None. Ray moves the bytes to a node
+    """One reference to the bytes of the ImageNet weights, or to None. Ray moves the bytes to a node
     once; inside a list they arrive as a reference, not as a copy in every message."""
     board: "ray.actor.ActorHandle"
 
 
 def run_worker(order: dict[str, Order]) -> None:
-    """The training function of an experiment's TensorflowTrainer."""
+    """The training function of an experiment's TensorflowTrainer.
+
+    Raises:
+        UserError: a person must change something. The board learns it first.
+        StoreUnavailable: storage did not answer for `Task.storage_wait` seconds.
+    """
     # The driver and Ray's controllers import this module too, and need no TensorFlow.
     from tlcluster.training.train import Place, train  # noqa: PLC0415
 
     task, weights, board = order["order"]
     context = ray.train.get_context()
-    name = task.experiment.name
+    name, rank = task.experiment.name, context.get_world_rank()
     board.hello.remote(name, ray.get_runtime_context().current_actor)
 
     def report(record: EpochRecord) -> None:
@@ -37,15 +42,20 @@ def run_worker(order: dict[str, Order]) -> None:
     def progress(now: Progress) -> bool:
         return bool(ray.get(board.post.remote(name, now)))
 
+    def away(seconds: float, why: str) -> None:
+        # Without waiting for an answer: it may be called by any thread.
+        board.away.remote(name, rank, seconds, why)
+
     place = Place(
-        rank=context.get_world_rank(),
+        rank=rank,
         world_size=context.get_world_size(),
         report=report,
         progress=now_and_then(progress),
+        away=away,
     )
     try:
         train(task, place, ray.get(weights[0]))
     except UserError as error:
-        # Ray wraps exceptions in text; the driver should know this one as it is.
+        # Ray turns exceptions into text. The driver needs this one as it is.
         ray.get(board.fail.remote(name, str(error)))
         raise

@@ -13,6 +13,7 @@ from tlcluster.training.data import Feed
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.inputs import Inputs, Step, split_part, training_steps
 from tlcluster.training.network import Network
+from tlcluster.training.progress import Phase
 from tlcluster.training.reporter import Reporter
 from tlcluster.training.saves import Saves
 from tlcluster.training.schedule import Schedule, training_rows
@@ -70,7 +71,7 @@ class Loop:
         while not is_over(self.state, self._parts.schedule):
             if not self._train(feed):
                 return False
-            self._show("validating")
+            self._show(Phase.VALIDATING)
             self._validate()
             epoch_ended(self.state.history)
         return True
@@ -102,7 +103,7 @@ class Loop:
             # the same step.
             if sums.stops:
                 return False
-            self._show("training")
+            self._show(Phase.TRAINING)
             if parts.saves.is_due():
                 parts.saves.save(self.state)
         return True
@@ -120,5 +121,5 @@ class Loop:
         if self.state.improved:
             parts.network.keep_best()
 
-    def _show(self, phase: str) -> None:
+    def _show(self, phase: Phase) -> None:
         self._parts.reporter.show(progress_of(self.state, self._parts.schedule, phase))

@@ -1,8 +1,20 @@
-"""How far the workers of an experiment are, as they tell the driver."""
+"""How far the workers of an experiment are, as they report it to the driver."""
 
+import enum
 import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+
+class Phase(enum.StrEnum):
+    """What the workers of an experiment do."""
+
+    STARTING = "starting"
+    """Until their first report."""
+    TRAINING = "training"
+    VALIDATING = "validating"
+    TESTING = "testing"
+    WAITING = "waiting for storage"
 
 
 class Progress(NamedTuple):
@@ -17,20 +29,22 @@ class Progress(NamedTuple):
     accuracy: float | None
     """Validation accuracy of the last finished epoch."""
     best_accuracy: float | None
-    phase: str
-    """`training`, `validating` or `testing`."""
+    phase: Phase
+    """`TRAINING`, `VALIDATING` or `TESTING`."""
 
 
 POST_SECONDS = 0.1
-"""Between two posts of one phase, at least: a few steps of a head take as long as one post."""
+"""Least time between two posts of one phase. A few steps of a head take as long as one post."""
 
 
 def now_and_then(post: Callable[[Progress], bool]) -> Callable[[Progress], bool]:
-    """`post`, less often: a new phase at once, what follows in it every `POST_SECONDS` at most.
+    """Wrap `post` so that it is called less often.
 
-    What is not posted is answered with False; the next post brings a wish to stop.
+    A new phase is posted at once, later progress in it at most every `POST_SECONDS`. Progress that
+    is not posted returns False; the next post returns the stop request.
     """
-    phase, due = "", 0.0
+    phase: Phase | None = None
+    due = 0.0
 
     def progress(now: Progress) -> bool:
         nonlocal phase, due
@@ -44,7 +58,7 @@ def now_and_then(post: Callable[[Progress], bool]) -> Callable[[Progress], bool]
 
 
 def epochs_finished(progress: Progress | None) -> int:
-    """Epochs that have been validated, those before an interruption included."""
+    """Number of epochs that have been validated, including those before an interruption."""
     if progress is None:
         return 0
-    return progress.epoch if progress.phase == "testing" else progress.epoch - 1
+    return progress.epoch if progress.phase == Phase.TESTING else progress.epoch - 1

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tlcluster.records import EpochRecord, Record
-from tlcluster.training.progress import Progress
+from tlcluster.training.progress import Phase, Progress
 from tlcluster.training.schedule import Schedule
 
 
@@ -103,7 +103,7 @@ def after_epoch(
     return ended.model_copy(update={"stopped_early": ended.waited >= schedule.patience})
 
 
-def progress_of(state: TrainingState, schedule: Schedule, phase: str) -> Progress:
+def progress_of(state: TrainingState, schedule: Schedule, phase: Phase) -> Progress:
     """What the driver shows of a training that is in this phase."""
     history = state.history
     if state.rows:
@@ -111,7 +111,7 @@ def progress_of(state: TrainingState, schedule: Schedule, phase: str) -> Progres
     else:
         images_per_second = history[-1].images_per_second if history else 0.0
     return Progress(
-        epoch=len(history) if phase == "testing" else state.epoch,
+        epoch=len(history) if phase == Phase.TESTING else state.epoch,
         epochs=schedule.epochs,
         step=state.step,
         steps=schedule.steps,

@@ -21,7 +21,7 @@ from tlcluster.training.events import Events
 from tlcluster.training.inputs import inputs_for, split_part
 from tlcluster.training.loop import Loop, Parts
 from tlcluster.training.network import Network
-from tlcluster.training.progress import Progress
+from tlcluster.training.progress import Phase, Progress
 from tlcluster.training.recording import (
     write_config,
     write_epochs,
@@ -178,7 +178,7 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
 def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) -> None:
     """Test the best weights, and write them and the predictions."""
     name = parts.task.experiment.name
-    parts.reporter.show(progress_of(state, parts.schedule, "testing"))
+    parts.reporter.show(progress_of(state, parts.schedule, Phase.TESTING))
     parts.network.use_best()
     probabilities = parts.evaluator.predictions(
         split_part(parts.inputs, parts.index, "test", parts.schedule), len(parts.index.classes)

@@ -1,0 +1,115 @@
+"""What the driver reads and writes in storage, without waiting for it."""
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from tlcluster.orchestration.board import Since
+from tlcluster.records import RESULT, ExperimentResult
+from tlcluster.storage.patient import patient
+from tlcluster.storage.protocol import ObjectMissing, Store
+
+Answer = TypeVar("Answer")
+
+SLOW_SECONDS = 30.0
+"""Storage counts as away if an errand takes longer. Each is a few small requests."""
+
+SILENT = "requests get no answer"
+
+
+class Errands:
+    """Carries out errands one after the other, in a thread of its own.
+
+    While storage does not answer, the errand at hand is tried again and the
+    others wait, so that writes keep their order and the driver stays awake.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._pending = 0
+        self._idle = threading.Condition()
+        self._hurry = threading.Event()
+        self._failing: Since | None = None
+        self._began: float | None = None
+        """When the errand at hand began."""
+        # A daemon: an errand that hangs must not keep the command from ending.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    @property
+    def away(self) -> Since | None:
+        """Since when storage does not answer, if it does not."""
+        began = self._began
+        if self._failing is None and began is not None:
+            # A connection that hangs fails only after minutes.
+            return Since(began, SILENT) if time.monotonic() - began > SLOW_SECONDS else None
+        return self._failing
+
+    def patient(self, store: Store) -> Store:
+        """The store for use in errands: while it does not answer, `away` says so."""
+        return patient(store, math.inf, on_wait=self._note, should_stop=self._hurry.is_set)
+
+    def do(self, errand: Callable[[], Answer]) -> "Future[Answer]":
+        """Queue an errand. The future has its answer, or its exception."""
+        future: Future[Answer] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(errand())
+            except BaseException as error:  # noqa: BLE001 - for whoever asks the future
+                future.set_exception(error)
+
+        with self._idle:
+            self._pending += 1
+        self._queue.put(work)
+        return future
+
+    def close(self, seconds: float) -> bool:
+        """Try each errand that is left once more; True if all were done in so many seconds."""
+        self._hurry.set()
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._pending, seconds)
+
+    def _work(self) -> None:
+        while True:
+            errand = self._queue.get()
+            self._began = time.monotonic()
+            errand()
+            self._began = None
+            with self._idle:
+                self._pending -= 1
+                self._idle.notify_all()
+
+    def _note(self, seconds: float, why: str) -> None:
+        # The first call comes after no time at all.
+        self._failing = Since(time.monotonic() - seconds, why) if why else None
+
+
+def read_result(run: Store, experiment: str) -> ExperimentResult:
+    """The result that an experiment has left; `queued` if there is none or it is damaged."""
+    try:
+        return ExperimentResult.model_validate_json(run.get(f"{experiment}/{RESULT}"))
+    except (ObjectMissing, ValueError):
+        return ExperimentResult(status="queued")
+
+
+def write_result(run: Store, experiment: str, result: ExperimentResult) -> None:
+    run.put(f"{experiment}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n")
+
+
+def conclude_result(run: Store, experiment: str, result: ExperimentResult) -> ExperimentResult:
+    """Write how an experiment ended, unless its workers have finished it.
+
+    They write that last of all; what happens to them afterwards changes nothing.
+
+    Returns:
+        The result that is there now.
+    """
+    found = read_result(run, experiment)
+    if found.status == "finished":
+        return found
+    write_result(run, experiment, result)
+    return result

@@ -1,0 +1,156 @@
+"""What the driver knows of a run, as frozen values. Times are seconds of `time.monotonic`."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from tlcluster.orchestration.board import Seen, Since
+from tlcluster.records import Status
+from tlcluster.training.progress import Progress, epochs_finished
+
+
+class Limits(NamedTuple):
+    """What the settings allow. Times in seconds."""
+
+    at_once: int
+    """Experiments that run at the same time."""
+    retries: int
+    stall: float
+    deadline: float | None
+    storage_wait: float
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended."""
+
+    error: str | None
+    """None if the workers returned without an error."""
+    fatal: bool = False
+    """The error is one that no new attempt can avoid."""
+    finished: bool = False
+    """The workers have written the result of the experiment."""
+    placed: bool = True
+    """False if Ray never gave the workers their resources."""
+
+
+class Stop(NamedTuple):
+    """A stop request."""
+
+    signal: signal.Signals
+    asked: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One experiment, as far as the driver knows."""
+
+    name: str
+    epochs: int
+    """The most that it trains."""
+    status: Status = "queued"
+    attempts: int = 0
+    """Those of earlier drivers included."""
+    tries: int = 0
+    """Attempts of this driver."""
+    began: float | None = None
+    ended: float | None = None
+    sign_of_life: float = 0.0
+    progress: Progress | None = None
+    passed: tuple[Progress, ...] = ()
+    """The last progress of epochs that have passed since the state before."""
+    resumed: int = 0
+    """Epochs that were finished before this driver."""
+    workers: int = 0
+    """Workers that have started."""
+    away: Since | None = None
+    """Storage, as its workers see it."""
+    outcome: Outcome | None = None
+    """How the attempt ended; None while it is under way."""
+    asked: bool = False
+    """Its workers were asked to stop."""
+    recording: Status | None = None
+    """It is over, and this is being written."""
+    note: str = ""
+
+    @property
+    def open(self) -> bool:
+        return self.status in ("queued", "running")
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has workers or waits for them."""
+        return self.status == "running" and self.recording is None
+
+
+@dataclass(frozen=True)
+class State:
+    """What the driver knows."""
+
+    experiments: tuple[Standing, ...]
+    """In the order in which they start."""
+    limits: Limits
+    stop: Stop | None = None
+    lost: Since | None = None
+    """Ray does not answer any more."""
+    away: Since | None = None
+    """Storage, as the driver sees it."""
+    probed: float | None = None
+    """When the driver last tried storage because a worker waits for it."""
+
+    def __getitem__(self, name: str) -> Standing:
+        return next(one for one in self.experiments if one.name == name)
+
+    def changed(self, name: str, **changes: object) -> "State":
+        """The same with changes to one experiment."""
+        return replace(
+            self,
+            experiments=tuple(
+                replace(one, **changes) if one.name == name else one  # type: ignore[arg-type]
+                for one in self.experiments
+            ),
+        )
+
+
+def observed(
+    state: State,
+    seen: Mapping[str, Seen],
+    outcomes: Mapping[str, Outcome],
+    away: Since | None,
+    now: float,
+) -> State:
+    """The state with what the board, the attempts and storage show.
+
+    Args:
+        state: the state before.
+        seen: what the board holds, for each experiment that it knows.
+        outcomes: for each experiment whose attempt has ended.
+        away: whether the driver's own storage is away.
+        now: the present time.
+    """
+    experiments = []
+    for one in state.experiments:
+        board = seen.get(one.name, Seen())
+        changes: dict[str, object] = {"passed": board.posts[:-1]}
+        if one.status == "running":
+            latest = board.posts[-1] if board.posts else None
+            changes |= {
+                "workers": board.workers,
+                "away": board.away,
+                "outcome": outcomes.get(one.name),
+            }
+            if latest is not None and latest != one.progress:
+                changes |= {"progress": latest, "sign_of_life": now}
+                if one.progress is None:
+                    changes["resumed"] = epochs_finished(board.posts[0])
+            if away:
+                # Its attempt may wait for the driver.
+                changes["sign_of_life"] = now
+        experiments.append(replace(one, **changes))  # type: ignore[arg-type]
+    return replace(state, experiments=tuple(experiments), away=away)
+
+
+def recorded(state: State, name: str, status: Status, now: float) -> State:
+    """The state once the result of an experiment is written."""
+    note = "" if status == "finished" else state[name].note
+    return state.changed(name, status=status, recording=None, ended=now, note=note)
