@@ -59,15 +59,12 @@ from tlcluster.training.model import (
 from tlcluster.training.optimizer import FusedAdam
 from tlcluster.training.progress import Progress
 from tlcluster.training.step import training_call
+from tlcluster.training.strategy import made_strategy
 from tlcluster.training.task import Task, feature_key
 
 STEPS_PER_CALL = 8
 """Steps in one call of the graph. Between calls progress is shown, checkpoints are
 written and a wish to stop is heard."""
-
-GRADIENT_PACK_BYTES = 8 * 2**20
-"""Gradients are summed over the workers in packs of this size, each as soon as it is complete, so
-that the last layers' travel while the first layers' are computed."""
 
 
 class Place(NamedTuple):
@@ -96,14 +93,18 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
     """
     began = time.monotonic()
     device = configure_tensorflow(task.threads)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            # No timeout: TensorFlow keeps a sleeping thread for every collective until it would be
-            # over, and short steps reach the limit of threads. A worker that hangs is the driver's
-            # to notice (--stall); one that dies breaks the connection.
-            bytes_per_pack=GRADIENT_PACK_BYTES
-        )
-    )
+    with made_strategy(place.world_size) as strategy:
+        return _train(task, place, imagenet_weights, strategy, device, began)
+
+
+def _train(
+    task: Task,
+    place: Place,
+    imagenet_weights: bytes | None,
+    strategy: tf.distribute.Strategy,
+    device: str,
+    began: float,
+) -> str:
     me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
     hosts = tuple(
         WorkerRecord.model_validate_json(line)
