@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -104,6 +105,41 @@ def test_nobody_gets_past_the_keys(s3: EmbeddedStore) -> None:
                 urllib.request.urlopen(request)  # noqa: S310
             assert caught.value.code in (401, 403)
     assert open_store(s3.url).get("secret/a") == b"1"
+
+
+def grpc_ports(s3: EmbeddedStore) -> list[int]:
+    options = (s3.credentials_file.parent / "tlcluster-seaweedfs" / "mini.options").read_text()
+    return [int(port) for port in re.findall(r"port\.grpc=(\d+)$", options, re.MULTILINE)]
+
+
+def grpc_answer(port: int, tls: ssl.SSLContext | None) -> bytes:
+    """What a server says to somebody who begins to speak gRPC, which is HTTP/2."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        try:
+            with tls.wrap_socket(plain) if tls else plain as connection:
+                connection.sendall(
+                    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+                )
+                return connection.recv(1)
+        except (ssl.SSLError, ConnectionError):
+            return b""
+
+
+def test_the_servers_behind_s3_speak_only_with_each_other(s3: EmbeddedStore) -> None:
+    ports = grpc_ports(s3)
+    assert len(ports) >= 4
+    private = s3.credentials_file.parent
+    with_certificate = ssl.create_default_context(cafile=private / "certificate.pem")
+    with_certificate.check_hostname = False
+    with_certificate.set_alpn_protocols(["h2"])
+    without = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    without.check_hostname, without.verify_mode = False, ssl.CERT_NONE
+    without.set_alpn_protocols(["h2"])
+    # Only with the certificate does a server speak HTTP/2; its first frame begins with a length.
+    assert [grpc_answer(port, without) for port in ports] == [b""] * len(ports)
+    assert all(grpc_answer(port, None) in (b"", b"\x15") for port in ports)  # 21: a TLS alert
+    with_certificate.load_cert_chain(private / "certificate.pem", private / "key.pem")
+    assert [grpc_answer(port, with_certificate) for port in ports] == [b"\0"] * len(ports)
 
 
 def test_it_listens_on_loopback_only(s3: EmbeddedStore) -> None:

@@ -1,10 +1,8 @@
 """A real S3 server for one machine: SeaweedFS on loopback, with random keys."""
 
 import contextlib
-import json
 import os
 import random
-import secrets
 import shutil
 import signal
 import socket
@@ -17,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlcluster.errors import StoreUnavailable, UserError, from_os_error
+from tlcluster.storage.embedded_secrets import CREDENTIALS, PROFILE, S3_CONFIG, write_secrets
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.scratch import scratch_folder
 
 BUCKET = "tlcluster"
 REGION = "us-east-1"
-_PROFILE = "tlcluster"
 _PURPOSE = "s3"
 _DATA = "tlcluster-seaweedfs"
 
@@ -171,27 +169,11 @@ def _is_free(port: int) -> bool:
 
 
 def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
-    """Write keys, S3 identities and the tokens that the services use between them."""
-    access, secret = secrets.token_hex(10), secrets.token_hex(20)
-    identity = {
-        "name": BUCKET,
-        "credentials": [{"accessKey": access, "secretKey": secret}],
-        "actions": ["List", f"Read:{BUCKET}", f"Write:{BUCKET}"],
-    }
-    _write_secret(private / "s3.json", json.dumps({"identities": [identity]}))
-    # Without these, every account on the machine could bypass S3 and its keys.
-    tables = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
-    _write_secret(
-        private / "security.toml",
-        "".join(f'[{table}]\nkey = "{secrets.token_hex(20)}"\n' for table in tables),
-    )
-    credentials = private / "credentials"
-    _write_secret(
-        credentials,
-        f"[{_PROFILE}]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n",
-    )
+    """Write what the servers and their client are configured by."""
+    write_secrets(private, BUCKET)
+    credentials = private / CREDENTIALS
     config = private / "config"
-    config.write_text(f"[profile {_PROFILE}]\nregion = {REGION}\n")
+    config.write_text(f"[profile {PROFILE}]\nregion = {REGION}\n")
     endpoint = f"http://127.0.0.1:{ports['s3']}"
     return EmbeddedStore(
         endpoint=endpoint,
@@ -201,7 +183,7 @@ def _configure(private: Path, ports: Mapping[str, int]) -> EmbeddedStore:
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
             "AWS_CONFIG_FILE": str(config),
-            "AWS_PROFILE": _PROFILE,
+            "AWS_PROFILE": PROFILE,
             "AWS_REGION": REGION,
             # Settings of the account for another S3 take precedence, unless they are empty.
             "AWS_ENDPOINT_URL_S3": endpoint,
@@ -222,12 +204,6 @@ def _with_loopback(hosts: str | None) -> str:
     return f"{hosts},127.0.0.1" if hosts else "127.0.0.1"
 
 
-def _write_secret(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    path.touch(0o600, exist_ok=False)
-    path.write_text(text)
-
-
 def _start(
     weed: str, private: Path, data: Path, ports: Mapping[str, int], log: Path, keep: bool
 ) -> subprocess.Popen[bytes]:
@@ -236,7 +212,7 @@ def _start(
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "bucket": BUCKET,
-        "s3.config": private / "s3.json",
+        "s3.config": private / S3_CONFIG,
         "s3.autoCreateBucket": "false",
         "s3.iam": "false",
         "s3.port.iceberg": 0,

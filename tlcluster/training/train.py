@@ -34,11 +34,8 @@ from tlcluster.training.saves import Saves
 from tlcluster.training.schedule import scheduled
 from tlcluster.training.state import TrainingState, is_over, progress_of
 from tlcluster.training.stores import Stores, open_stores
+from tlcluster.training.strategy import made_strategy
 from tlcluster.training.task import Task
-
-GRADIENT_PACK_BYTES = 8 * 2**20
-"""Gradients are summed over the workers in packs of this size, each as soon as it is complete, so
-that those of the last layers travel while those of the first layers are computed."""
 
 
 def _silent(seconds_away: float, why: str) -> None: ...
@@ -75,44 +72,39 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
     """
     began = time.monotonic()
     device = configure_tensorflow(task.threads)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=tf.distribute.experimental.CommunicationOptions(
-            # No timeout: TensorFlow keeps a sleeping thread for every collective until its timeout
-            # has passed, and short steps reach the limit of threads. The driver notices a worker
-            # that hangs (--stall); one that dies breaks the connection.
-            bytes_per_pack=GRADIENT_PACK_BYTES
+    with made_strategy(place.world_size) as strategy:
+        me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
+        lines = joined_lines(strategy, me.model_dump_json())
+        workers = tuple(WorkerRecord.model_validate_json(line) for line in lines)
+        reporter = Reporter(place.progress if place.rank == 0 else None)
+        stores = open_stores(task, away=place.away, should_stop=reporter.asked_to_stop)
+        index = _expected_index(task, stores)
+        schedule = scheduled(
+            task, rank=place.rank, workers=place.world_size, rows=index.rows("train")
         )
-    )
-    me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
-    lines = joined_lines(strategy, me.model_dump_json())
-    workers = tuple(WorkerRecord.model_validate_json(line) for line in lines)
-    reporter = Reporter(place.progress if place.rank == 0 else None)
-    stores = open_stores(task, away=place.away, should_stop=reporter.asked_to_stop)
-    index = _expected_index(task, stores)
-    schedule = scheduled(task, rank=place.rank, workers=place.world_size, rows=index.rows("train"))
-    network = Network(
-        strategy,
-        task.experiment,
-        image_shape=index.image_shape,
-        classes=len(index.classes),
-        seed=task.seed,
-        imagenet_weights=imagenet_weights,
-        learning_rate=schedule.learning_rate,
-    )
-    del imagenet_weights  # 59 MB
-    inputs = inputs_for(task, stores, index, network.models)
-    saves = Saves(
-        stores.run,
-        task.experiment.name,
-        network,
-        writes=place.rank == 0,
-        every=task.checkpoint_seconds,
-        began=began,
-        earlier_seconds=task.earlier_seconds,
-    )
-    evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
-    parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
-    return _run(parts, place, stores, workers)
+        network = Network(
+            strategy,
+            task.experiment,
+            image_shape=index.image_shape,
+            classes=len(index.classes),
+            seed=task.seed,
+            imagenet_weights=imagenet_weights,
+            learning_rate=schedule.learning_rate,
+        )
+        del imagenet_weights  # 59 MB
+        inputs = inputs_for(task, stores, index, network.models)
+        saves = Saves(
+            stores.run,
+            task.experiment.name,
+            network,
+            writes=place.rank == 0,
+            every=task.checkpoint_seconds,
+            began=began,
+            earlier_seconds=task.earlier_seconds,
+        )
+        evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
+        parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
+        return _run(parts, place, stores, workers)
 
 
 def configure_tensorflow(threads: int) -> str:
