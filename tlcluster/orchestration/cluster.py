@@ -13,7 +13,9 @@ import ray
 from tlcluster.cli import TERMINATED
 from tlcluster.errors import UserError
 from tlcluster.machine import local_cpus, processor
-from tlcluster.orchestration.environment import defaults, runtime_env
+from tlcluster.orchestration.environment import defaults, replaced, runtime_env
+from tlcluster.orchestration.local_ray import private_ray
+from tlcluster.orchestration.ray_internals import LOOPBACK, forget_token, on_loopback
 from tlcluster.records import NodeRecord
 
 CONNECT_SECONDS = 10.0
@@ -73,15 +75,22 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
     Raises:
         UserError: there is no cluster at the address.
     """
-    with defaults(RAY_TRAIN | (JOINED_CLUSTER if address else NEW_CLUSTER)):
-        _connect(address)
-        try:
-            yield nodes()
-        finally:
-            ray.shutdown()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(defaults(RAY_TRAIN | (JOINED_CLUSTER if address else NEW_CLUSTER)))
+        folder = None
+        if address is None:
+            local = stack.enter_context(private_ray())
+            stack.callback(forget_token)
+            stack.enter_context(replaced({**local.environment, **LOOPBACK}))
+            stack.enter_context(on_loopback())
+            forget_token()
+            folder = str(local.folder)
+        stack.callback(ray.shutdown)
+        _connect(address, folder)
+        yield nodes()
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, folder: str | None) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -89,6 +98,8 @@ def _connect(address: str | None) -> None:
             # A cluster that we join has its own resources. A new one has this process's cores.
             num_cpus=None if address else local_cpus(),
             include_dashboard=None if address else False,
+            _node_ip_address=None if address else "127.0.0.1",
+            _temp_dir=folder,
             runtime_env=runtime_env(here=address is None),
             logging_level=logging.ERROR,
             # Workers' logs stay in Ray's log folder; what matters comes back as records.

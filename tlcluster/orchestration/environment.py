@@ -70,13 +70,27 @@ def runtime_env(*, here: bool) -> dict[str, Any]:
 @contextlib.contextmanager
 def defaults(variables: Mapping[str, str]) -> Iterator[None]:
     """Set the variables that are not set yet, and remove them again at the end."""
-    added = [name for name in variables if name not in os.environ]
-    os.environ.update({name: variables[name] for name in added})
+    with replaced({name: v for name, v in variables.items() if name not in os.environ}):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set the variables, or remove those that are None; afterwards they are as before."""
+    before = {name: os.environ.get(name) for name in variables}
+
+    def put(values: Mapping[str, str | None]) -> None:
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    put(variables)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        put(before)
 
 
 @contextlib.contextmanager

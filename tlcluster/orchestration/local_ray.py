@@ -6,7 +6,6 @@ listens on loopback, and token, sockets and logs are in a private folder that go
 """
 
 import contextlib
-import errno
 import os
 import secrets
 import tempfile
@@ -14,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tlcluster.errors import UserError
+from tlcluster.errors import UserError, os_errors_explained
 from tlcluster.storage.scratch import scratch_folder
 
-LONGEST_BASE = 16
-"""Characters of the path of the temporary folder. Ray's sockets lie below it, at
-`tlcluster-r-<16>/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store`, and a
+LONGEST_BASE = 12
+"""Bytes of the path of the temporary folder. Ray's sockets lie below it, at
+`tlcluster-r-<16>/r/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store`, and a
 socket's path has at most 107."""
 
 FALLBACK = Path("/tmp")  # noqa: S108 - a private folder is made in it
@@ -30,8 +29,8 @@ class LocalRay(NamedTuple):
 
     folder: Path
     """For `ray.init(_temp_dir=…)`."""
-    environment: Mapping[str, str]
-    """What this process and all of Ray's need in theirs."""
+    environment: Mapping[str, str | None]
+    """Variables of this process and of all of Ray's; None is for one that must not be set."""
 
 
 @contextlib.contextmanager
@@ -39,25 +38,33 @@ def private_ray() -> Iterator[LocalRay]:
     """A private folder with a new token, removed at the end.
 
     Raises:
-        UserError: there is no temporary folder with a path that is short enough, or it is full.
+        UserError: no temporary folder has a path that is short enough, or it cannot be written.
     """
     base = _base()
-    try:
-        with scratch_folder("r", base) as private:
+    with contextlib.ExitStack() as stack:
+        with os_errors_explained(
+            f"temporary folder {base}",
+            "set TMPDIR to a folder on a local disk that can be written, with a short path",
+            if_full="free some space there, or set TMPDIR to another folder with a short path",
+        ):
+            private = stack.enter_context(scratch_folder("r", base))
             token = private / "token"
             token.touch(0o600)
             token.write_text(secrets.token_hex(32))
-            # Ray opens its folder to everybody; the one around it stays closed.
+            # Ray opens its folder to every account; the one around it stays closed.
             folder = private / "r"
             folder.mkdir()
-            yield LocalRay(folder, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        raise UserError(
-            f"temporary folder {base}: {os.strerror(error.errno).lower()}; free some space there, "
-            "or set TMPDIR to another folder on a local disk, with a short path"
-        ) from None
+        yield LocalRay(
+            folder,
+            {
+                # Without a mode, a new cluster asks for a token. A mode that is set after Ray was
+                # imported is not seen by this process.
+                "RAY_AUTH_MODE": None,
+                "RAY_AUTH_TOKEN_PATH": str(token),
+                # It would win over the path.
+                "RAY_AUTH_TOKEN": None,
+            },
+        )
 
 
 def _base() -> Path:

@@ -18,7 +18,7 @@ import importlib.machinery
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
@@ -69,6 +69,39 @@ def leave_tensorflow_out() -> None:
     """
     if not any(isinstance(finder, _WithoutTensorflow) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WithoutTensorflow())
+
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For `on_loopback`; Ray's own processes read it."""
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """A Ray that is started inside the block listens on loopback, as it always does on macOS.
+
+    `LOOPBACK` must be set in the environment. If the name is missing, Ray listens on all
+    interfaces; its token keeps others out.
+    """
+    try:
+        from ray._private import ray_constants  # noqa: PLC0415
+
+        before = ray_constants.ENABLE_RAY_CLUSTER
+    except (ImportError, AttributeError):
+        yield
+        return
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def forget_token() -> None:
+    """Let this process read its token again. Ray keeps the first one that it has read."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def job_runtime_env() -> Mapping[str, Any]:
