@@ -42,8 +42,11 @@ def download(url: str, folder: Path, show: bool = True) -> Path:
     checked_url(url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with process_lock(folder / f"{_digest(url)}.lock", wait=True) as locked:
-            return _persist(url, folder, show, locked)
+        with (
+            process_lock(folder / f"{_digest(url)}.lock", wait=True) as locked,
+            _own_parts(folder, locked) as suffix,
+        ):
+            return _persist(url, folder, show, suffix)
     except OSError as error:
         raise from_os_error(
             error,
@@ -123,12 +126,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_Redirects)
 
 
-def _persist(url: str, folder: Path, show: bool, locked: bool) -> Path:
+def _persist(url: str, folder: Path, show: bool, suffix: str) -> Path:
     waits = iter(WAITS_SECONDS)
     most = 0
     while True:
         try:
-            return _attempt(url, folder, show, locked)
+            return _attempt(url, folder, show, suffix)
         except _BrokenOff as error:
             if error.size > most:
                 most = error.size
@@ -143,7 +146,7 @@ def _persist(url: str, folder: Path, show: bool, locked: bool) -> Path:
         time.sleep(max(wait, asked))
 
 
-def _attempt(url: str, folder: Path, show: bool, locked: bool) -> Path:
+def _attempt(url: str, folder: Path, show: bool, suffix: str) -> Path:
     with _request(url) as response:
         total = response.length
         if total is None:
@@ -152,17 +155,23 @@ def _attempt(url: str, folder: Path, show: bool, locked: bool) -> Path:
                 "looks like a whole one; download it with your own tools and name its path"
             )
         target = _target(url, folder, response.headers, total)
+        shared = target.with_name(f"part-{target.name}")
+        part = shared.with_name(shared.name + suffix)
         if target.exists():
-            _shared_part(target).unlink(missing_ok=True)  # without locks, of a slower process
+            # Without locks, another process was faster.
+            shared.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             return target
-        with _own_part(target, locked) as part:
-            start = part.stat().st_size if part.exists() else 0
-            if start == 0:
-                _receive(response, part, start, total, show)
-            elif start < total:
-                response.close()
-                _go_on(url, target, part, total, show)
-            return part.rename(target)
+        if suffix and not part.exists():
+            with contextlib.suppress(FileNotFoundError):
+                shared.rename(part)
+        start = part.stat().st_size if part.exists() else 0
+        if start == 0:
+            _receive(response, part, start, total, show)
+        elif start < total:
+            response.close()
+            _go_on(url, target, part, total, show)
+        return part.rename(target)
 
 
 def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
@@ -180,28 +189,22 @@ def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
 
 
 @contextlib.contextmanager
-def _own_part(target: Path, locked: bool) -> Iterator[Path]:
-    """The partial file, which no other process writes to meanwhile.
+def _own_parts(folder: Path, locked: bool) -> Iterator[str]:
+    """The end of the name of partial files that no other process writes to meanwhile.
 
-    Without locks, a process takes the partial file by renaming it, which only one can do, and
-    renames it back if the download breaks off. Several processes may then download the same file.
+    It is empty if this process holds the lock. Without locks, a process takes a partial file by
+    renaming it, which only one can do, and renames it back if it gives up. Several processes may
+    then download the same file.
     """
-    shared = _shared_part(target)
     if locked:
-        yield shared
+        yield ""
         return
-    own = shared.with_name(f"{shared.name}.{secrets.token_hex(8)}")
-    with contextlib.suppress(FileNotFoundError):
-        shared.rename(own)
+    suffix = f".{secrets.token_hex(8)}"
     try:
-        yield own
+        yield suffix
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            own.replace(shared)
-
-
-def _shared_part(target: Path) -> Path:
-    return target.with_name(f"part-{target.name}")
+        for own in folder.glob(f"part-*{suffix}"):
+            own.replace(own.with_name(own.name.removesuffix(suffix)))
 
 
 def _request(url: str, start: int = 0) -> http.client.HTTPResponse:
