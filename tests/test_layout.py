@@ -195,6 +195,28 @@ def test_what_the_rules_allow_passes() -> None:
     assert violations("storage.open", source + "def f():\n    import tlcluster.storage.s3") == []
 
 
+def tree(folder: Path, depth: int = 0) -> Iterator[str]:
+    """The files below a folder, each with what the first line of it says."""
+    for path in sorted(folder.glob("*.py")):
+        if path.name != "__init__.py":
+            yield shown(path.name, path, depth)
+    for room in sorted(folder.iterdir()):
+        if (room / "__init__.py").exists():
+            yield shown(f"{room.name}/", room / "__init__.py", depth)
+            if room.name != "bench":
+                yield from tree(room, depth + 1)
+
+
+def shown(name: str, path: Path, depth: int) -> str:
+    says = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0].split("; ")[0]
+    return f"{'  ' * depth}{name:<{26 - 2 * depth}}{says}"
+
+
+def test_contributing_shows_the_folder_tree() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert "\n".join(tree(ROOT / "tlcluster")) in text
+
+
 HELP = f"""
 import runpy, sys
 sys.modules.update(dict.fromkeys({HEAVY!r}))  # None there: `import` says it is not installed
