@@ -5,7 +5,7 @@
 reads waves, one per line, and answers each with a line. A wave is a JSON list of
 groups that run at the same time; a group is a list of jobs, one for each of its
 workers. The answers come in the same lists; null stands for a process that died.
-For the jobs see `train_job` and `collective_job`. The processes are forked from
+For the jobs see `train_job`, `collective_job` and `norm_job`. The processes are forked from
 this one, so that TensorFlow is imported once. They write their answers to
 FOLDER, which must be empty.
 """
@@ -25,6 +25,7 @@ if __name__ == "__main__":
     os.environ.update(tensorflow_environment())
 
 import tensorflow as tf
+import tf_keras
 
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
@@ -33,7 +34,8 @@ from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.protocol import StoredObject
 from tlcluster.training import features, stores
-from tlcluster.training.collective import joined, joined_lines, total
+from tlcluster.training.batch_norm import GlobalBatchNorm
+from tlcluster.training.collective import joined, joined_lines, local, total
 from tlcluster.training.progress import Progress
 from tlcluster.training.task import Task
 from tlcluster.training.train import Place, train
@@ -171,13 +173,48 @@ def collective_job(job: Json) -> Json:
     }
 
 
+def norm_job(job: Json) -> Json:
+    """A training pass of BatchNorm over the `rows` of all workers.
+
+    Without rows, a worker has a row of padding that does not count.
+
+    Returns:
+        `outputs` and the gradient `to_rows` of this worker's rows, and the `moving` statistics.
+    """
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    given = tf.reshape(tf.constant(job["rows"], tf.float32), (-1, 2))
+    rows = given if len(job["rows"]) else tf.fill((1, 2), 99.0)
+    norm = GlobalBatchNorm()
+    with strategy.scope():
+        layer = tf_keras.layers.BatchNormalization()
+        layer.build((None, 2))
+    norm.replace_in(layer)
+
+    @tf.function
+    def call() -> tuple[tf.Tensor, tf.Tensor]:
+        def step() -> tuple[tf.Tensor, tf.Tensor]:
+            with tf.GradientTape() as tape, norm.counting(tf.constant(float(len(job["rows"]) > 0))):
+                tape.watch(rows)
+                outputs = layer(rows, training=True)[: len(given)]
+                value = tf.reduce_sum(outputs**3)
+            return outputs, tape.gradient(value, rows)[: len(given)]
+
+        return strategy.run(step)
+
+    outputs, gradient = (local(strategy, part).numpy().tolist() for part in call())
+    moving = [local(strategy, v).numpy().tolist() for v in layer.non_trainable_weights]
+    return {"outputs": outputs, "to_rows": gradient, "moving": moving}
+
+
 def run(job: Json, rank: int, ports: list[int]) -> Json:
     """Do a job in a cluster whose workers have these ports."""
     workers = [f"127.0.0.1:{port}" for port in ports]
     os.environ["TF_CONFIG"] = json.dumps(
         {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
     )
-    return train_job(job, rank, len(ports)) if "task" in job else collective_job(job)
+    if "task" in job:
+        return train_job(job, rank, len(ports))
+    return collective_job(job) if "line" in job else norm_job(job)
 
 
 def free_ports(count: int) -> list[int]:

