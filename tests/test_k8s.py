@@ -58,6 +58,7 @@ from packaging.specifiers import SpecifierSet
 from ray._private.ray_constants import DEFAULT_DASHBOARD_PORT, DEFAULT_PORT
 
 import tlcluster
+from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.cli import parse
 from tlcluster.settings import IngestSettings, RunSettings
@@ -816,8 +817,7 @@ def test_the_image_runs_as_the_user_of_the_pods() -> None:
 
 def test_the_image_has_the_weights_that_the_program_accepts() -> None:
     (add,) = (step.text for step in STEPS if step.name == "ADD")
-    assert f"--checksum=sha256:{weights.SHA256} " in add
-    assert f"WEIGHTS={weights.URL}" in [step.text for step in STEPS]
+    assert f"WEIGHTS={BACKBONES['vgg16'].weights_url}" in [step.text for step in STEPS]
     assert add.endswith(f" {image_environment()[weights.VARIABLE]}")
 
 
@@ -839,7 +839,10 @@ def test_what_is_sent_to_the_builder_is_what_the_dockerfile_copies_and_small() -
     assert tops == set(copies(STEPS))
     assert {"jobs/run_all.py", "tlcluster/__init__.py"} <= sent
     assert not [path for path in sent if "__pycache__" in path]
-    assert sum((ROOT / path).stat().st_size for path in sent) < 5_000_000
+    sizes = {path: (ROOT / path).stat().st_size for path in sent}
+    weights_copy = sizes.pop("tlcluster/training/weights_files/vgg16-imagenet-8bit.npz.xz")
+    assert weights_copy < 13_000_000
+    assert sum(sizes.values()) < 5_000_000
     kept = subprocess.run(
         ["git", "ls-files", "jobs", "tlcluster"],
         cwd=ROOT,

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tlcluster.errors import UserError
 from tlcluster.orchestration.environment import (
     FORWARDED,
     defaults,
     quiet_import,
+    refuse_passwords,
     runtime_env,
     tensorflow_environment,
     worker_environment,
@@ -174,3 +176,19 @@ def test_a_quiet_import_leaves_no_file_open() -> None:
     with quiet_import():
         pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_an_address_with_a_password_is_refused_and_never_forwarded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in FORWARDED:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "https://user:canary@127.0.0.1:9")
+    with pytest.raises(UserError, match=f"^{name}: the address has a user or a password") as caught:
+        refuse_passwords()
+    assert "canary" not in str(caught.value)
+    assert "canary" not in str(worker_environment())
+    monkeypatch.setenv(name, "https://127.0.0.1:9/user@host")
+    refuse_passwords()
+    assert worker_environment()[name].endswith("user@host")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.storage import open as opening
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.directory import CLAIM_SECONDS
 from tlcluster.storage.embedded import EmbeddedStore
@@ -479,3 +480,20 @@ def test_without_hard_links_a_writer_waits_for_one_that_is_at_work(
     assert not linkless.put_if_absent("a", b"ours")
     assert len(pauses) == 3
     assert linkless.get("a") == b"theirs"
+
+
+def test_a_scheme_of_ones_own_is_one_module_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ones_own.py").write_text(
+        "from pathlib import Path\n"
+        "from tlcluster.storage.directory import DirectoryStore\n"
+        "def open_address(url, cache, *, create, check):\n"
+        f"    return DirectoryStore(Path({str(tmp_path)!r}) / url.removeprefix('own://'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(opening, "SCHEMES", {**opening.SCHEMES, "own": "ones_own"})
+    open_store("own://there").put("a", b"1")
+    assert (tmp_path / "there" / "a").read_bytes() == b"1"
+    with pytest.raises(UserError, match=r"other://…: no such kind of store"):
+        open_store("other://there")

@@ -57,7 +57,8 @@ def given_address(flag: str | None) -> str | None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    # A name that no host can have, such as one with an empty part, is a UnicodeError.
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UserError(
             f"{name} {address}: no Ray cluster answers ({str(error).lower()}); check the address, "
             "or leave it out to start Ray on this machine"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tlcluster.errors import UserError
 from tlcluster.orchestration.ray_internals import job_runtime_env, leave_tensorflow_out
 
 FORWARDED = (
@@ -18,9 +19,31 @@ FORWARDED = (
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_CA_BUNDLE",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
 )
-"""What workers inherit from the driver: where storage is. None holds a credential; keys reach
-workers through each node's own credential chain."""
+"""What workers inherit from the driver: where storage is and how it is spoken with. None may hold a
+credential; keys reach workers through each node's own credential chain."""
+
+
+def refuse_passwords() -> None:
+    """Ray puts what is forwarded into the arguments of processes and into logs.
+
+    Raises:
+        UserError: an address that would be forwarded has a password in it.
+    """
+    for name in FORWARDED:
+        if holds_password(os.environ.get(name, "")):
+            raise UserError(
+                f"{name}: the address has a user or a password in it, which every account of the "
+                "machine could read; give keys the way the AWS tools take them: AWS_PROFILE, "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
+            )
+
+
+def holds_password(value: str) -> bool:
+    """Whether a value is an address such as `https://user:password@host`."""
+    return "@" in value.partition("://")[2].partition("/")[0]
 
 
 def tensorflow_environment() -> dict[str, str]:
@@ -40,7 +63,11 @@ def worker_environment() -> dict[str, str]:
         **tensorflow_environment(),
         # Records are the only output; Ray would change into a folder of its own for artifacts.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        **{name: os.environ[name] for name in FORWARDED if name in os.environ},
+        **{
+            name: os.environ[name]
+            for name in FORWARDED
+            if name in os.environ and not holds_password(os.environ[name])
+        },
     }
 
 

@@ -14,6 +14,7 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
+from tlcluster.orchestration.environment import refuse_passwords
 from tlcluster.paths import typed
 from tlcluster.recipes import Recipe
 from tlcluster.records import NodeRecord
@@ -62,7 +63,11 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
     A dry run starts neither, and downloads no weights.
     """
     settings = settings.named()
+    refuse_passwords()
     refuse_to_lose(settings.output)
+    if "://" in settings.output:
+        # Also for a dry run, which would otherwise show what it does not look at.
+        open_store(settings.output, check=False)
     recipe = settings.recipe()
     store = stack.enter_context(opened_store(settings))
     index, index_sha256 = checked_index(store, recipe.chosen)

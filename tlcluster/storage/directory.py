@@ -6,12 +6,15 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcluster.errors import os_errors_explained
-from tlcluster.storage.cache import verify
+from tlcluster.errors import UserError, os_errors_explained
+from tlcluster.paths import expanded, typed
+from tlcluster.storage.cache import NodeCache, verify
 from tlcluster.storage.protocol import (
     TEMPORARY,
     ObjectMissing,
@@ -26,6 +29,34 @@ NO_LINKS = frozenset(
 """What `link` answers on file systems without hard links: exFAT, Azure Files, some FUSE ones."""
 CLAIM_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+
+
+def open_address(url: str, _cache: NodeCache, *, create: bool, check: bool) -> "DirectoryStore":
+    """The store in a directory or at `file:///DIRECTORY`; see `tlcluster.storage.open`."""
+    if url.startswith("file://"):
+        parts = urllib.parse.urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise UserError(f"{url}: file:// names no host; give file:///DIRECTORY")
+        url = urllib.parse.unquote(parts.path)
+    path = expanded(url).absolute()
+    if not check:
+        return DirectoryStore(path)  # a put makes the folders that it needs
+    with explained(path):
+        # The workers of an experiment open a new folder at the same moment: make it, then look.
+        if create and not path.exists():
+            path.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such directory; check the path, or fill a store there: "
+                f"{typed('ingest')} --source … --store {path}"
+            )
+        if not path.is_dir():
+            raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
+        if create:
+            tempfile.TemporaryFile(dir=path).close()
+        else:
+            os.scandir(path).close()
+    return DirectoryStore(path)
 
 
 class DirectoryStore:

@@ -1,19 +1,26 @@
 """An address → the store there."""
 
-import os
+import importlib
 import re
-import tempfile
-import urllib.parse
-from pathlib import Path
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from tlcluster.errors import StoreUnavailable, UserError
-from tlcluster.paths import expanded, typed
 from tlcluster.storage.cache import NodeCache
-from tlcluster.storage.directory import DirectoryStore, explained
-from tlcluster.storage.protocol import Store, checked_key
+from tlcluster.storage.protocol import Store
+
+SCHEMES: Mapping[str, str] = MappingProxyType(
+    {
+        "": "tlcluster.storage.directory",
+        "file": "tlcluster.storage.directory",
+        "s3": "tlcluster.storage.s3",
+    }
+)
+"""Scheme of an address → the module that opens it with its function `open_address`. A module is
+imported when an address needs it: boto3 takes a third of a second."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 
 def open_store(
@@ -35,68 +42,21 @@ def open_store(
             that does not answer, since its address is most likely wrong.
     """
     try:
-        return _open(url, cache, create, check)
+        opened: Store = _module(url).open_address(
+            url, cache or NodeCache(), create=create, check=check
+        )
+        return opened
     except StoreUnavailable as error:
         raise UserError(str(error)) from None
 
 
-def _open(url: str, cache: NodeCache | None, create: bool, check: bool) -> Store:
-    scheme = _SCHEME.match(url)
-    if scheme is None:
-        if re.match(r"(s3|https?|file):", url):
-            raise UserError(f"{url}: the scheme ends in two slashes, as in s3://BUCKET/PREFIX")
-        return _open_directory(Path(url), create, check)
-    if scheme[1] == "file":
-        parts = urllib.parse.urlsplit(url)
-        if parts.netloc not in ("", "localhost"):
-            raise UserError(f"{url}: file:// names no host; give file:///DIRECTORY")
-        return _open_directory(Path(urllib.parse.unquote(parts.path)), create, check)
-    if scheme[1] == "s3":
-        # boto3 takes a third of a second to import; commands that use a directory, or only
-        # print their help, need none of it.
-        from tlcluster.storage.s3 import S3Store, open_bucket  # noqa: PLC0415
-
-        bucket, prefix = _bucket_and_prefix(url)
-        opened = open_bucket if check else S3Store
-        return opened(bucket, prefix, cache or NodeCache())
-    raise UserError(
-        f"{scheme[1]}://…: no such kind of store; give s3://BUCKET/PREFIX or a directory"
-    )
-
-
-def _bucket_and_prefix(url: str) -> tuple[str, str]:
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    if "@" in bucket or ":" in bucket:
+def _module(url: str) -> Any:
+    found = _SCHEME.match(url)
+    if found is None and re.match(r"(s3|https?|file):", url):
+        raise UserError(f"{url}: the scheme ends in two slashes, as in s3://BUCKET/PREFIX")
+    scheme = found[1] if found else ""
+    if scheme not in SCHEMES:
         raise UserError(
-            "s3://…@…: a store's address holds no credential and no host; give s3://BUCKET/PREFIX, "
-            "the endpoint in AWS_ENDPOINT_URL and keys the way the AWS tools take them"
+            f"{scheme}://…: no such kind of store; give s3://BUCKET/PREFIX or a directory"
         )
-    if not _BUCKET.fullmatch(bucket):
-        raise UserError(
-            f"{url}: {bucket!r} is not a bucket name; give s3://BUCKET/PREFIX with a bucket of 3 "
-            "to 63 letters, digits, dots and dashes"
-        )
-    prefix = prefix.strip("/")
-    return bucket, checked_key(prefix) if prefix else ""
-
-
-def _open_directory(path: Path, create: bool, check: bool) -> DirectoryStore:
-    path = expanded(path).absolute()
-    if not check:
-        return DirectoryStore(path)  # a put makes the folders that it needs
-    with explained(path):
-        # The workers of an experiment open a new folder at the same moment: make it, then look.
-        if create and not path.exists():
-            path.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            raise UserError(
-                f"{path}: no such directory; check the path, or fill a store there: "
-                f"{typed('ingest')} --source … --store {path}"
-            )
-        if not path.is_dir():
-            raise UserError(f"{path}: is a file; a store is a directory or s3://BUCKET/PREFIX")
-        if create:
-            tempfile.TemporaryFile(dir=path).close()
-        else:
-            os.scandir(path).close()
-    return DirectoryStore(path)
+    return importlib.import_module(SCHEMES[scheme])

@@ -8,6 +8,7 @@ them, and no message repeats more of an endpoint than scheme, host and port.
 import contextlib
 import io
 import logging
+import re
 import threading
 import time
 import urllib.parse
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 
 _WORK = botocore.config.Config(
     retries={"mode": "adaptive", "total_max_attempts": 6},
@@ -64,6 +66,35 @@ _TRANSFER = TransferConfig(use_threads=False)
 _RENEWABLE = EXPIRED | REFUSED | {"400", "403"}
 _RACE_WAITS = (0.2, 1.0, 5.0)
 """Seconds before each next try of a conditional put that met another one under way."""
+
+
+def open_address(
+    url: str,
+    cache: NodeCache,
+    *,
+    create: bool,  # noqa: ARG001 - a bucket is not made, and a prefix needs no making
+    check: bool,
+) -> "S3Store":
+    """The store at `s3://BUCKET/PREFIX`; see `tlcluster.storage.open`."""
+    bucket, prefix = _bucket_and_prefix(url)
+    opened = open_bucket if check else S3Store
+    return opened(bucket, prefix, cache)
+
+
+def _bucket_and_prefix(url: str) -> tuple[str, str]:
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise UserError(
+            "s3://…@…: a store's address holds no credential and no host; give s3://BUCKET/PREFIX, "
+            "the endpoint in AWS_ENDPOINT_URL and keys the way the AWS tools take them"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise UserError(
+            f"{url}: {bucket!r} is not a bucket name; give s3://BUCKET/PREFIX with a bucket of 3 "
+            "to 63 letters, digits, dots and dashes"
+        )
+    prefix = prefix.strip("/")
+    return bucket, checked_key(prefix) if prefix else ""
 
 
 def open_bucket(bucket: str, prefix: str, cache: NodeCache) -> "S3Store":
