@@ -10,7 +10,7 @@ import pytest
 from real_run import ROOT
 
 from tlcluster.experiments import EXPERIMENTS
-from tlcluster.orchestration.driver import PREEMPTION_GRACE_SECONDS
+from tlcluster.orchestration.decide import PREEMPTION_GRACE_SECONDS
 
 SLURM = ROOT / "slurm"
 SCRIPTS = sorted([*SLURM.glob("*.sbatch"), *SLURM.glob("*.sh")])

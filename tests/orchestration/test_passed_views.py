@@ -10,8 +10,8 @@ from tlcluster.records import Status
 from tlcluster.training.feature_key import FeatureKey
 from tlcluster.training.progress import Phase, Progress
 
-KEY = FeatureKey("index", "weights", "raw", 1)
-OTHER = FeatureKey("index", "weights", "vgg16", 1)
+KEY = FeatureKey("index", "weights", "raw", 1, "vgg16", (32, 32, 3))
+OTHER = KEY._replace(preprocess="vgg16")
 
 
 def state(**epochs: int | Status) -> State:
