@@ -643,8 +643,8 @@ def test_it_takes_less_than_a_gigabyte_of_memory(
 
 def test_the_job_refuses_in_one_line_with_status_2(tmp_path: Path) -> None:
     expected = {
-        ("--store", tmp_path): "the following arguments are required: --source; see ingest.py "
-        "--help",
+        ("--store", tmp_path): "the following arguments are required: --source; see "
+        "python jobs/ingest.py --help",
         ("--source", tmp_path, "--store", "embedded"): "--store embedded: the embedded store ends "
         "with the run that starts it, and is filled by it; give s3://BUCKET/PREFIX or a directory",
         ("--source", tmp_path / "none", "--store", tmp_path / "s"): f"{tmp_path}/none: no such "

@@ -103,8 +103,8 @@ def test_a_python_in_a_path_with_a_space_is_quoted_for_workers_on_this_machine(
 ) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     assert "py_executable" not in runtime_env(here=True)
-    monkeypatch.setattr(sys, "executable", "/home/me/My Project/.venv/bin/python")
-    quoted = "'/home/me/My Project/.venv/bin/python'"
+    monkeypatch.setattr(sys, "executable", "/srv/My Project/.venv/bin/python")
+    quoted = "'/srv/My Project/.venv/bin/python'"
     assert runtime_env(here=True)["py_executable"] == quoted
     assert "py_executable" not in runtime_env(here=False)
 

@@ -235,7 +235,7 @@ def test_an_experiment_called_like_a_setting_does_not_hide_it(tmp_path: Path) ->
 
 def test_an_experiment_that_joins_may_bring_the_weights_of_another_base() -> None:
     wide = {"experiments": "augmented", "set": ("augmented.base=vgg19",), "vgg19": IMAGENET}
-    both = continued(planned(experiments="frozen"), planned(**wide))
+    both = resumed(planned(experiments="frozen"), planned(**wide))
     assert both.weights_by_base == {"vgg16": IMAGENET, "vgg19": IMAGENET}
     assert both.weights == IMAGENET
 
@@ -243,9 +243,9 @@ def test_an_experiment_that_joins_may_bring_the_weights_of_another_base() -> Non
 def test_a_run_of_the_version_before_goes_on_with_the_weights_that_it_had() -> None:
     """It recorded the weights of VGG16 alone."""
     old = planned().model_copy(update={"weights_by_base": {}})
-    assert continued(old, planned()).weights_by_base == {"vgg16": IMAGENET}
+    assert resumed(old, planned()).weights_by_base == {"vgg16": IMAGENET}
     with pytest.raises(UserError, match=r"weights of vgg16 was a{64}, is random"):
-        continued(old, planned(weights=WeightsRecord(kind="random", sha256=None, found="")))
+        resumed(old, planned(weights=WeightsRecord(kind="random", sha256=None, found="")))
 
 
 def test_a_run_that_goes_on_keeps_its_beginning_and_its_time() -> None:

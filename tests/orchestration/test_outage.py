@@ -144,6 +144,7 @@ def test_a_run_whose_storage_goes_away_waits_and_ends_with_the_same_results(
     assert results(place, "disturbed", tmp_path) == undisturbed
 
 
+@pytest.mark.drill  # the decision is tested with fakes
 @pytest.mark.cluster
 def test_a_run_whose_storage_stays_away_ends_with_one_line_and_goes_on_later(
     s3: EmbeddedStore, place: Store, undisturbed: Any, tmp_path: Path

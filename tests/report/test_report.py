@@ -203,33 +203,35 @@ def test_numbers_that_are_none_are_null_and_never_nan(tiny: DirectoryStore) -> N
 
 def ended(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.setattr(sys, "argv", ["jobs/report.py", *argv])
+    for name in ("stdout", "stderr"):  # which a command replaces
+        monkeypatch.setattr(sys, name, getattr(sys, name))
     with pytest.raises(SystemExit) as caught:
         command(main)
     return caught.value.code
 
 
 def test_the_command_prints_where_the_report_is(
-    tiny: DirectoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: DirectoryStore, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert ended(["--run", tiny.url], monkeypatch) == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert (out, err) == (f"{tiny.url}/report/index.html\n", "")
 
 
 def test_the_command_reads_and_writes_a_run_in_s3(
-    s3_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    s3_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store = open_store(s3_url)
     write_tiny_run(store)
     assert ended(["--run", s3_url], monkeypatch) == 0
-    assert capsys.readouterr().out == f"{s3_url}/report/index.html\n"
+    assert capfd.readouterr().out == f"{s3_url}/report/index.html\n"
     assert store.get("report/results.json").decode() == TINY_JSON
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "the following arguments are required: --run; see jobs/report.py --help"),
+        ([], "the following arguments are required: --run; see python jobs/report.py --help"),
         (["--run", "{folder}/missing"], "{folder}/missing: no such directory"),
         (["--run", "{folder}"], "{folder}: no run here, manifest.json is missing; give the folder"),
         (["--run", "{folder}"], "; runs in {folder}: damaged"),
@@ -241,7 +243,7 @@ def test_the_command_reads_and_writes_a_run_in_s3(
         (["--run", "s3:x"], "two slashes"),
         (["--run", "{folder}/damaged"], "{folder}/damaged/manifest.json: damaged record"),
         (["--run", "gopher://x"], "gopher://…: no such kind of store"),
-        (["--jog", "x"], "see jobs/report.py --help"),
+        (["--jog", "x"], "see python jobs/report.py --help"),
     ],
 )
 def test_what_cannot_be_reported_is_said_in_one_line_and_nothing_is_written(
@@ -249,13 +251,13 @@ def test_what_cannot_be_reported_is_said_in_one_line_and_nothing_is_written(
     said: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "manifest.json").write_text('{"name": "half a')
     before = sorted(tmp_path.rglob("*"))
     assert ended([part.format(folder=tmp_path) for part in argv], monkeypatch) == 2
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -264,11 +266,11 @@ def test_what_cannot_be_reported_is_said_in_one_line_and_nothing_is_written(
 
 
 def test_storage_that_is_away_for_now_is_said_in_one_line_with_status_1(
-    tiny: DirectoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: DirectoryStore, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def away(*_: object) -> bytes:
         raise StoreUnavailable(f"{tiny.url}: stale file handle")
 
     monkeypatch.setattr(DirectoryStore, "get", away)
     assert ended(["--run", tiny.url], monkeypatch) == 1
-    assert capsys.readouterr() == ("", f"error: {tiny.url}: stale file handle\n")
+    assert capfd.readouterr() == ("", f"error: {tiny.url}: stale file handle\n")

@@ -93,6 +93,7 @@ def losses(folder: Path) -> np.ndarray:
     return np.array([(epoch.loss, epoch.val_loss) for epoch in records])
 
 
+@pytest.mark.drill  # one layer alone is compared in test_batch_norm
 def test_one_worker_and_two_train_a_base_with_batch_norm_alike(
     few: Store, tmp_path: Path, run_wave: Callable[[list[Group]], list[list[Any]]]
 ) -> None:

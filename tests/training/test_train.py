@@ -155,7 +155,7 @@ PLANS: dict[str, Plan] = {
     "scaled": Plan("regularized", 2, task={"scale_batch": True}),
     "flaky": Plan("regularized", features="features of the flaky", outage={"every": 3}),
     "flaky, no features": Plan("regularized", features=None, outage={"every": 3}),
-    "away at the start": Plan("frozen", outage={"operation": "open", "after": 1}, task=SOON),
+    "away at the start": Plan("frozen", outage={"operation": "get", "after": 0}, task=SOON),
     "away for the readers": Plan(
         "frozen", features=None, outage={"operation": "fetch", "after": 1}, task=SOON
     ),
@@ -405,8 +405,8 @@ def test_every_worker_reports_every_epoch(trained: Get) -> None:
 def test_sums_over_the_workers_leave_no_threads_behind(trained: Get) -> None:
     """TensorFlow keeps one asleep for every collective that has a timeout, until that is over."""
     alone, two = trained("regularized"), trained("regularized, two workers")
-    # 108 and 111; 1,407 with a timeout.
-    assert two.chief["threads"] < alone.chief["threads"] + 50
+    # 17 and 122, most of them the server's, which one worker does not need; 1,407 with a timeout.
+    assert two.chief["threads"] < alone.chief["threads"] + 200
 
 
 def test_batch_and_learning_rate_grow_with_the_workers_where_asked_for(trained: Get) -> None:
@@ -522,7 +522,13 @@ def kernels(trained: Trained) -> list[np.ndarray]:
     """The kernels of the head."""
     keras.backend.clear_session()
     config = ExperimentConfig.model_validate_json(trained.get(CONFIG))
-    models = build_models(config.experiment, classes=10, seed=99, imagenet_weights=None)
+    models = build_models(
+        config.experiment,
+        image_shape=(32, 32, 3),
+        classes=10,
+        seed=99,
+        imagenet_weights=None,
+    )
     load_weights_file(models.whole, trained.get(WEIGHTS))
     return [v.numpy() for v in models.head.trainable_variables if "kernel" in v.name]
 
@@ -661,7 +667,7 @@ def test_a_training_whose_storage_is_away_now_and_then_gives_the_same_records(
 @pytest.mark.parametrize(
     ("name", "operation"),
     [
-        ("away at the start", "open"),
+        ("away at the start", "get"),
         ("away for the readers", "fetch"),
         ("away for the features", "put_if_absent"),
         ("away for the records", "put"),

@@ -33,10 +33,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 STARTING_SECONDS = 0.005
-"""Between two looks while workers connect."""
+"""Between two looks until the server is guarded."""
+CONNECTING_SECONDS = 0.05
+"""Between two looks while the workers connect; a new connection waits as long."""
+CONNECTING_FOR_SECONDS = 60.0
 SETTLED_SECONDS = 1.0
-"""Between two looks later on. A connection that breaks and is made again waits as long."""
-STARTING_FOR_SECONDS = 60.0
+"""Between two looks later on, when a connection is new only if one has broken."""
 
 SUPPORTED = sys.platform == "linux"
 
@@ -110,9 +112,13 @@ class GuardedPort:
                 self.error = error
                 self.guarded.set()
                 return
-            starting = time.monotonic() - began < STARTING_FOR_SECONDS
-            if self._ended.wait(STARTING_SECONDS if starting else SETTLED_SECONDS):
+            if self._ended.wait(self._pause(time.monotonic() - began)):
                 return
+
+    def _pause(self, running: float) -> float:
+        if not self.guarded.is_set():
+            return STARTING_SECONDS
+        return CONNECTING_SECONDS if running < CONNECTING_FOR_SECONDS else SETTLED_SECONDS
 
     def _look(self) -> None:
         """Guard new listening sockets, and decide on new connections."""
