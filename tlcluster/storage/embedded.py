@@ -28,6 +28,8 @@ _DATA = "tlcluster-seaweedfs"
 START_SECONDS = 60.0
 """A start takes about a second, and longer on a busy machine."""
 _STOP_SECONDS = 15.0
+LEAST_BYTES = 64 * 2**20
+"""Free space that a start asks for; the sample takes 10 MB."""
 _TRIES = 5
 """Starts, each with other ports: another program may take a port that was free a moment ago."""
 
@@ -78,15 +80,30 @@ def embedded_store(folder: Path | None = None) -> Iterator[EmbeddedStore]:
             a temporary folder and are deleted with the server.
 
     Raises:
-        UserError: SeaweedFS is not installed or does not start, or the folder is in use.
+        UserError: SeaweedFS is not installed or does not start, the folder is in use, or its disk
+            is full.
     """
     weed = _find_weed()
+    temporary = Path(tempfile.gettempdir())
+    _check_space(folder or temporary)
     with (
-        scratch_folder(_PURPOSE, Path(tempfile.gettempdir())) as private,
+        scratch_folder(_PURPOSE, temporary) as private,
         _data_folder(folder or private) as data,
         _running(weed, private, data, keep=folder is not None) as store,
     ):
         yield store
+
+
+def _check_space(folder: Path) -> None:
+    """SeaweedFS answers a put on a full disk with an internal error and no reason."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_BYTES:
+        raise UserError(
+            f"{folder}: the disk is full: the embedded store needs {LEAST_BYTES:,} bytes there and "
+            f"{free:,} are free; free some space, set TMPDIR to another folder, or name a store "
+            "with --store"
+        )
 
 
 def _find_weed() -> str:
