@@ -112,6 +112,11 @@ def test_nothing_of_it_listens_for_others(temporary: Path) -> None:
             def token_file() -> str:
                 return os.environ["RAY_AUTH_TOKEN_PATH"]
 
+            @ray.remote(num_cpus=0)
+            def temporary_folder() -> str:
+                return tempfile.gettempdir()
+
+            assert Path(ray.get(temporary_folder.remote())).is_relative_to(temporary)
             token = ray.get(token_file.remote())
             assert Path(token).is_relative_to(temporary)
             processes = processes_of(token)

@@ -54,6 +54,8 @@ def private_ray() -> Iterator[LocalRay]:
             # Ray opens its folder to every account; the one around it stays closed.
             folder = private / "r"
             folder.mkdir()
+            temporary = private / "t"
+            temporary.mkdir()
         yield LocalRay(
             folder,
             {
@@ -63,6 +65,8 @@ def private_ray() -> Iterator[LocalRay]:
                 "RAY_AUTH_TOKEN_PATH": str(token),
                 # It would win over the path.
                 "RAY_AUTH_TOKEN": None,
+                # What a worker that is killed leaves there goes with the run.
+                "TMPDIR": str(temporary),
             },
         )
 
