@@ -85,11 +85,13 @@ class Display:
             self._print(f"storage is back after {coarse(now - self._away.time)}")
         self._away = away
         for name, row in rows.items():
-            for progress in (*row.passed, row.progress):
-                said = (row.status, epochs_finished(progress), row.note)
+            # An epoch that has passed was trained while the experiment was running.
+            passed = (row._replace(status="running", progress=p, note="") for p in row.passed)
+            for shown in (*passed, row):
+                said = (shown.status, epochs_finished(shown.progress), shown.note)
                 if self._said.get(name) != said:
                     self._said[name] = said
-                    self._print(line(name, row._replace(progress=progress)))
+                    self._print(line(name, shown))
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
