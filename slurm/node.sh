@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Ray on one node of a job, for as long as its standard input is open; slurm/ray.sh starts it on all.
 #
-#   bash slurm/node.sh ADDRESS PORT FOLDER SECONDS
+#   bash slurm/node.sh ADDRESS PORT FOLDER SECONDS MIB
 #
 # ADDRESS and PORT are those of the job's first node, which is Ray's head; the others wait SECONDS
-# for it. FOLDER is made, and removed at the end. The first line of the input is the token of the
-# cluster, which so is in no argument and no environment.
+# for it. FOLDER is made, and removed at the end. MIB is the job's memory on this node, or 0. The
+# first line of the input is the token of the cluster: it must not be in an argument or in the
+# environment.
 set -euo pipefail
 
 # shellcheck source=slurm/site.sh
 source slurm/site.sh
-address=$1 port=$2 folder=$3 patience=$4
+address=$1 port=$2 folder=$3 patience=$4 megabytes=$5
 
 ray=
 
@@ -20,7 +21,7 @@ ended() {
     kill "$ray" 2>/dev/null || true
     wait "$ray" || true
   fi
-  # Workers that have just lost their Ray may write a last word.
+  # Workers that have just lost their Ray may still write something.
   for _ in {1..50}; do
     rm -rf "$folder" 2>/dev/null && return
     sleep 0.1
@@ -47,8 +48,12 @@ read -r token
 (umask 077 && printf '%s\n' "$token" >"$folder/token")
 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
-# The driver ends before Ray does; nothing is to be moved to other nodes.
+# The driver ends before Ray does, so Ray has nothing to move to other nodes.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
+# Ray would watch the memory of the whole node, and end our workers when other jobs fill it. Slurm
+# itself holds the job to its own memory.
+export RAY_memory_monitor_refresh_ms=0
+[[ -z $interface ]] || export NCCL_SOCKET_IFNAME=$interface
 unset RAY_ADDRESS token
 
 # What Slurm gave to the job on this node, not what the node has.
@@ -58,11 +63,18 @@ if [[ -z $gpus ]]; then
   gpus=${#visible[@]}
 fi
 
+# Of the job's memory, not of the node's, as Ray would take it. The largest object is the weights of
+# a base, 100 MB.
+store=500
+((megabytes == 0 || megabytes >= 5000)) || store=$((megabytes > 2000 ? megabytes / 10 : 200))
+
 start=(
   "${python[@]}" -m ray.scripts.scripts start --block --disable-usage-stats
+  --object-store-memory "$((store * 1000000))"
   --num-cpus "$SLURM_CPUS_ON_NODE" --num-gpus "$gpus" --temp-dir "$folder"
   --dashboard-agent-listen-port 0
 )
+((megabytes == 0)) || start+=(--memory "$((megabytes * 1048576))")
 if ((SLURM_NODEID == 0)); then
   start+=(
     --head --node-ip-address "$address" --port "$port"
