@@ -10,6 +10,8 @@ import readme
 from real_run import ROOT, epochs, result, results_json
 from slurm_lab import GPUS, NODES, Lab, slurm, why_not
 
+from tlcluster.backbones import BACKBONES
+from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import SAMPLE_ROWS_PER_SHARD
 from tlcluster.experiments import EXPERIMENTS
@@ -26,11 +28,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def shared(small_cinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all nodes see, with a store in it."""
-    folder = tmp_path_factory.mktemp("shared")
-    store = open_store(str(folder / "cinic10"), create=True)
-    ingest(str(small_cinic), store, rows_per_shard=50, processes=1)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all nodes see."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def store(shared: Path, small_cinic: Path) -> Path:
+    """A store for runs that are interrupted."""
+    folder = shared / "small"
+    ingest(str(small_cinic), open_store(str(folder), create=True), rows_per_shard=50, processes=1)
     return folder
 
 
@@ -45,24 +52,44 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 # --- the recipe of the README ------------------------------------------------------------------
 
 
+SHORTER = (
+    "--profile paper",
+    # The lab's GPUs have no driver.
+    "--profile paper --weights none --epochs 1 --gpus-per-worker 0",
+)
+
+
 @pytest.fixture(scope="module")
-def recipe(lab: Lab, shared: Path) -> dict[str, str]:
+def recipe(lab: Lab, shared: Path, small_cinic: Path) -> dict[str, str]:
     """The README's commands, submitted together and over: what a job does → its id.
 
-    They are made shorter: random weights, one epoch, two experiments.
+    They are made shorter: a small data set, random weights, one epoch, two experiments; and
+    smaller, so that the jobs fit into the lab together.
     """
-    block = "\n".join(readme.recipe("Slurm"))
+    install, *commands = readme.recipe("Slurm")
+    assert install == "make env GPU=1"
+    ingest, weights = commands[:2]
+    assert weights == f"wget -P /shared/cinic10/weights {BACKBONES['vgg16'].weights_url}"
+    block = "\n".join([ingest, *commands[2:]])
     for old, new in (
+        (f"--source {ARCHIVE_URL}", f"--source {small_cinic} --rows-per-shard 50"),
+        (".venv/bin/python", sys.executable),
         ("/shared", str(shared)),
-        ("--profile paper", "--profile paper --weights none --epochs 1"),
+        SHORTER,
+        ("--gpus-per-node 4", "--gpus-per-node 1"),
+        ("--cpus-per-gpu 8", "--cpus-per-gpu 3"),
+        ("--mem-per-gpu 32G", "--mem-per-gpu 8G"),
         ("slurm/run_all.sbatch", "slurm/run_all.sbatch --experiments frozen,augmented"),
         ("slurm/run_one.sbatch", "--array 0,1 slurm/run_one.sbatch"),
     ):
         assert old in block
         block = block.replace(old, new)
     said = lab.call("bash", "-euc", f"{block}\necho $job").stdout.splitlines()
-    whole, report = (line.removeprefix("Submitted batch job ") for line in said[:2])
-    jobs = {"all": whole, "frozen": f"{said[2]}_0", "augmented": f"{said[2]}_1", "report": report}
+    whole, report = (
+        line.removeprefix("Submitted batch job ") for line in said if line.startswith("Submitted")
+    )
+    jobs = {"all": whole, "report": report}
+    jobs |= {"frozen": f"{said[-1]}_0", "augmented": f"{said[-1]}_1"}
     for job in jobs.values():
         ended = lab.ended(job)
         assert (ended.state, ended.status) == ("COMPLETED", "0:0"), lab.said(job)
@@ -92,13 +119,29 @@ def test_the_tasks_of_an_array_train_one_experiment_each_in_one_run(
     assert told == [("frozen", "finished", 1), ("augmented", "finished", 1)]
 
 
-def test_a_job_has_the_gpus_that_slurm_gave_it_and_no_others(
-    shared: Path, recipe: dict[str, str]
+def test_a_job_has_what_slurm_gave_it_and_no_more(shared: Path, recipe: dict[str, str]) -> None:
+    for name in ("all", "frozen"):
+        run = shared / "runs" / f"slurm-{recipe[name].removesuffix('_0')}"
+        for node in results_json(run)["run"]["hardware"]:
+            assert (node["cpus"], node["gpus"], node["memory_bytes"]) == (3, 1, 8 * 2**30)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--gpus-per-node", 1, "--cpus-per-gpu", 2, "--mem-per-gpu", "1G"),
+        ("--gpus-per-node", 1, "--cpus-per-gpu", 2, "--mem-per-cpu", "1G"),
+        ("--gres", "gpu:1", "--cpus-per-task", 2, "--mem", "2G"),
+        ("--exclusive", "--mem", 0),
+    ],
+    ids=lambda asked: asked[-2].removeprefix("--") + asked[0].removeprefix("-"),
+)
+@pytest.mark.parametrize("script", ["run_all", "run_one", "report"])
+def test_cpus_and_memory_can_be_asked_for_in_every_way(
+    script: str, asked: tuple[object, ...], lab: Lab
 ) -> None:
-    run = shared / "runs" / f"slurm-{recipe['frozen'].removesuffix('_0')}"
-    assert {node["gpus"] for node in results_json(run)["run"]["hardware"]} == {1.0}
-    run = shared / "runs" / f"slurm-{recipe['all']}"
-    assert {node["gpus"] for node in results_json(run)["run"]["hardware"]} == {0.0}
+    done = lab.call("sbatch", "--test-only", *asked, f"slurm/{script}.sbatch", check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_report_waits_for_all_tasks(lab: Lab, shared: Path, recipe: dict[str, str]) -> None:
@@ -122,10 +165,11 @@ def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, s
 EPOCHS = 6
 
 
-def submitted(lab: Lab, shared: Path, name: str) -> tuple[str, Path]:
+def submitted(lab: Lab, store: Path, name: str) -> tuple[str, Path]:
     """A job of some epochs of two seconds, and the folder of its run."""
+    shared = store.parent
     job = lab.submit(
-        "--nodes", 1, "slurm/run_all.sbatch", "--store", shared / "cinic10",
+        "--nodes", 1, "--cpus-per-task", 4, "--mem", "8G", "slurm/run_all.sbatch", "--store", store,
         "--output", shared / "runs", "--run-name", name, "--weights", "none",
         "--experiments", "frozen,finetuned", "--epochs", EPOCHS,
         "--set", f"*.patience={EPOCHS}",
@@ -144,10 +188,10 @@ def sent_back(lab: Lab, job: str, run: Path) -> None:
 
 @pytest.mark.drill
 def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
-    lab: Lab, shared: Path
+    lab: Lab, store: Path
 ) -> None:
     before = lab.left()
-    job, run = submitted(lab, shared, "requeued")
+    job, run = submitted(lab, store, "requeued")
     lab.until(job, lambda: epochs(run, "frozen") and epochs(run, "finetuned"))
     sent_back(lab, job, run)
     done = {name: epochs(run, name) for name in ("frozen", "finetuned")}
@@ -165,11 +209,13 @@ def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
 
 
 def test_a_requeued_and_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_can_follow(
-    lab: Lab, shared: Path
+    lab: Lab, store: Path
 ) -> None:
     before = lab.left()
-    job, run = submitted(lab, shared, "cancelled")
-    report = lab.submit("--dependency", f"afterany:{job}", "slurm/report.sbatch", "--run", run)
+    job, run = submitted(lab, store, "cancelled")
+    report = lab.submit(
+        "--dependency", f"afterany:{job}", "--mem", "4G", "slurm/report.sbatch", "--run", run
+    )
     lab.until(job, lambda: epochs(run, "frozen"))
     assert lab.left() != before
     sent_back(lab, job, run)
@@ -185,10 +231,10 @@ def test_a_requeued_and_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_c
 
 
 @pytest.mark.drill
-def test_a_job_that_is_interrupted_too_often_gives_up(lab: Lab, shared: Path) -> None:
+def test_a_job_that_is_interrupted_too_often_gives_up(lab: Lab, store: Path) -> None:
     lab.environment["TLCLUSTER_REQUEUES"] = "1"
     try:
-        job, _ = submitted(lab, shared, "given-up")
+        job, _ = submitted(lab, store, "given-up")
     finally:
         del lab.environment["TLCLUSTER_REQUEUES"]
     for restarts in (0, 1):
@@ -220,7 +266,7 @@ def test_what_slurm_does_not_have_it_refuses_itself(
 
 
 def test_wrong_use_ends_with_the_status_and_the_line_of_the_command(lab: Lab) -> None:
-    job = lab.submit("slurm/run_all.sbatch", "--weights", "none")
+    job = lab.submit("--mem", "4G", "slurm/run_all.sbatch", "--weights", "none")
     assert lab.ended(job).status == "2:0"
     run, error = lab.said(job).splitlines()
     assert run.startswith(f"run slurm-{job}, ")
@@ -230,7 +276,7 @@ def test_wrong_use_ends_with_the_status_and_the_line_of_the_command(lab: Lab) ->
 def test_a_job_fails_when_its_nodes_do_not_come_together(lab: Lab) -> None:
     lab.environment["TLCLUSTER_PATIENCE"] = "1"
     try:
-        job = lab.submit("slurm/run_all.sbatch")
+        job = lab.submit("--mem", "4G", "slurm/run_all.sbatch")
     finally:
         del lab.environment["TLCLUSTER_PATIENCE"]
     ended = lab.ended(job)
@@ -239,7 +285,7 @@ def test_a_job_fails_when_its_nodes_do_not_come_together(lab: Lab) -> None:
 
 
 def test_a_job_from_another_folder_than_the_checkout_says_so(lab: Lab, shared: Path) -> None:
-    job = lab.submit("--chdir", shared, "slurm/run_all.sbatch")
+    job = lab.submit("--mem", "4G", "--chdir", shared, "slurm/run_all.sbatch")
     assert lab.ended(job).status == "2:0"
     error = f"error: submit it from the checkout, not from {shared}"
     assert lab.said(job).splitlines()[-1] == error
@@ -257,8 +303,8 @@ def test_the_quick_profile_trains_all_four_on_two_nodes(
     store = open_store(str(shared / "sample"), create=True)
     ingest(str(sample_folder), store, rows_per_shard=SAMPLE_ROWS_PER_SHARD)
     job = lab.submit(
-        "slurm/run_all.sbatch", "--store", shared / "sample", "--output", shared / "runs",
-        "--weights", weights,
+        "--cpus-per-task", 4, "--mem", "16G", "slurm/run_all.sbatch", "--store", shared / "sample",
+        "--output", shared / "runs", "--weights", weights,
     )  # fmt: skip
     assert lab.ended(job).status == "0:0", lab.said(job)
     results = results_json(shared / "runs" / f"slurm-{job}")

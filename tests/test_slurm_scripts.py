@@ -1,16 +1,25 @@
 """The batch scripts of slurm/: shellcheck, and the facts that stand in them."""
 
+import itertools
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from real_run import ROOT
 
+from tlcluster.cli import parse
 from tlcluster.experiments import EXPERIMENTS
+from tlcluster.orchestration.admission import admit
 from tlcluster.orchestration.decide import PREEMPTION_GRACE_SECONDS
+from tlcluster.records import NodeRecord
+from tlcluster.settings import RunSettings, worker_range
 
 SLURM = ROOT / "slurm"
 SCRIPTS = sorted([*SLURM.glob("*.sbatch"), *SLURM.glob("*.sh")])
@@ -70,9 +79,15 @@ def test_a_job_can_go_back_into_the_queue_and_keeps_what_it_said(script: str) ->
 def test_the_number_of_nodes_stands_in_one_place(script: str) -> None:
     rest = code(script, "ray.sh", "node.sh")
     assert options(script)["nodes"].isdecimal()
-    assert not re.search(r"(?:nodes|ntasks|workers)[= ]\"?\d", rest)
-    for what in ("--nodes=", "--ntasks=", "--workers "):
+    assert not re.search(r"(?:nodes|ntasks)[= ]\"?\d", rest)
+    for what in ("--nodes=", "--ntasks="):
         assert f'{what}"$SLURM_JOB_NUM_NODES"' in rest
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SLURM.glob("*.sbatch")))
+def test_no_header_asks_for_what_slurm_lets_users_ask_for_in_several_ways(script: str) -> None:
+    # Slurm would refuse --mem-per-gpu on the command line if the header had --mem.
+    assert not [name for name in options(script) if re.match("mem|cpus|gpus|gres|tres", name)]
 
 
 def test_the_array_has_a_task_for_each_experiment() -> None:
@@ -127,3 +142,190 @@ def test_a_script_stops_at_the_first_error(script: Path) -> None:
 def test_no_token_is_in_an_argument_or_an_environment() -> None:
     for script in SCRIPTS:
         assert not re.search(r"RAY_AUTH_TOKEN=|--\S*token|export token", code(script.name))
+
+
+# --- with programs of Slurm that only write down how they were called ---------------------------
+
+
+class Job:
+    """The scripts in a folder of their own, in the environment of a job of two nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(SLURM, folder / "slurm")
+        (folder / "bin").mkdir()
+        self.site(f"scratch={folder}")
+        self.environment = {
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": "7",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_JOB_NODELIST": "n[1-2]",
+            "SLURM_CPUS_ON_NODE": "8",
+            "SLURMD_NODENAME": "n1",
+            "SLURM_NODEID": "0",
+        }
+
+    def site(self, line: str) -> None:
+        """Set something at the end of site.sh."""
+        with (self.folder / "slurm/site.sh").open("a") as file:
+            file.write(f"{line}\n")
+
+    def program(self, name: str, script: str) -> str:
+        """Put a shell script in the place of a program; returns its path."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/bash\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def run(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of a batch script that has sourced ray.sh."""
+        return subprocess.run(
+            ["bash", "-c", f"set -euo pipefail; source slurm/ray.sh; {script}"],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def said(self, name: str) -> list[str]:
+        return (self.folder / name).read_text().splitlines()
+
+
+@pytest.fixture
+def job() -> Iterator[Job]:
+    # Ray's sockets, and so the scripts, need a short path.
+    with tempfile.TemporaryDirectory(prefix="s-") as folder:
+        yield Job(Path(folder))
+
+
+def driver(job: Job, *arguments: str, **environment: str) -> RunSettings:
+    """What a job's driver is told when the batch script is given these arguments."""
+    done = job.run(
+        "start_nodes() { address=h port=1; }; attend() { printf '%s\\n' \"$@\" >said; }; "
+        f"with_ray jobs/run_all.py {shlex.join(arguments)}",
+        **environment,
+    )
+    assert done.returncode == 0, done.stderr
+    words = job.said("said")
+    return parse(RunSettings, "run_all.py", "", words[words.index("jobs/run_all.py") + 1 :])
+
+
+def test_without_gpus_an_experiment_has_as_many_workers_as_there_are_nodes(job: Job) -> None:
+    assert driver(job).workers == "2"
+    assert driver(job, SLURM_GPUS_ON_NODE="0").workers == "2"
+    assert driver(job, "--workers", "5").workers == "5"
+
+
+def test_with_gpus_an_experiment_has_as_many_workers_as_find_a_gpu_of_their_own(job: Job) -> None:
+    most = driver(job, SLURM_GPUS_ON_NODE="8").workers
+    assert most == "1:16"
+    assert driver(job, "--workers", "5", SLURM_GPUS_ON_NODE="8").workers == "5"
+    nodes = [NodeRecord(host=host, cpus=64, gpus=8, memory_bytes=1) for host in "ab"]
+    found = admit(nodes, len(EXPERIMENTS), worker_range(most))
+    assert (found.workers, found.gpus_per_worker, found.at_once) == (4, 1, 4)
+
+
+def test_copies_of_shards_go_to_the_jobs_folder_on_each_nodes_own_disk(job: Job) -> None:
+    assert driver(job).cache == f"{job.folder}/tlcluster-7/cache"
+    assert driver(job, "--cache", "/elsewhere").cache == "/elsewhere"
+
+
+REFUSED = "echo 'slurm_load_node error: Access/permission denied' >&2; exit 1"
+KNOWN = "echo 'NodeName=n1 Arch=x86_64 NodeAddr=10.9.8.7 NodeHostName=n1 Version=23'"
+NAMES = """case $2 in
+  n1) printf '127.0.1.1 STREAM n1\\n%s' "$N1" ;;
+  *) echo "$2 STREAM $2" ;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "n1", "address"),
+    [
+        (KNOWN, "", "10.9.8.7"),
+        (REFUSED, "198.51.100.1 STREAM\n198.51.100.1 DGRAM\n", "198.51.100.1"),
+        (REFUSED, "", "203.0.113.5"),
+    ],
+    ids=["slurm knows it", "PrivateData=nodes", "and only a loopback for its name"],
+)
+def test_the_head_is_found_also_if_slurm_does_not_show_nodes(
+    scontrol: str, n1: str, address: str, job: Job
+) -> None:
+    job.program("scontrol", scontrol)
+    job.program("getent", NAMES)
+    job.program("hostname", "echo 203.0.113.5 192.0.2.9")
+    done = job.run("own_address", N1=n1)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{address}\n", "")
+
+
+def test_a_named_interface_wins_and_one_that_a_node_lacks_is_an_error_of_one_line(
+    job: Job,
+) -> None:
+    job.program("ip", '[[ $5 == ib0 ]] || exit 1; echo "3: ib0    inet 10.1.1.4/16 brd x scope y"')
+    job.program("hostname", "echo n1")
+    job.site("interface=ib0")
+    assert job.run("own_address").stdout == "10.1.1.4\n"
+    job.site("interface=ib7")
+    done = job.run("address=$(own_address); echo not reached")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: n1: ib7 has no IPv4 address; set interface in slurm/")
+    assert done.stderr.count("\n") == 1
+
+
+MEMORY = [
+    ({}, 0),
+    ({"SLURM_MEM_PER_NODE": "16000"}, 16_000),
+    ({"SLURM_MEM_PER_CPU": "500"}, 4_000),
+    ({"SLURM_MEM_PER_GPU": "3000", "SLURM_GPUS_ON_NODE": "2"}, 6_000),
+    ({"SLURM_MEM_PER_NODE": "0"}, 0),
+]
+
+
+@pytest.mark.parametrize(("given", "mib"), MEMORY)
+def test_nodes_are_told_of_the_jobs_memory_and_srun_of_the_sites_flags(
+    given: dict[str, str], mib: int, job: Job
+) -> None:
+    job.program("srun", "printf '%s\\n' \"$@\" >srun; cat")
+    job.site("srun_flags=(--mpi=none '--comment=two words')")
+    done = job.run("own_address() { echo 127.0.0.1; }; start_nodes; end_nodes", **given)
+    assert done.returncode == 0, done.stderr
+    *flags, bash, script, _, _, folder, _, told = job.said("srun")
+    assert (bash, script) == ("bash", "slurm/node.sh")
+    assert flags[-2:] == ["--mpi=none", "--comment=two words"]
+    # The step has all of the job's memory, however the job asked for it.
+    assert "--mem=0" in flags
+    assert folder == f"{job.folder}/tlcluster-7"
+    assert int(told) == mib
+
+
+@pytest.mark.parametrize(("mib", "objects"), [(0, 500), (1_000, 200), (4_000, 400), (64_000, 500)])
+def test_ray_takes_the_memory_of_the_job_for_that_of_the_node(
+    mib: int, objects: int, job: Job
+) -> None:
+    python = job.program("fake", "printf '%s\\n' \"$@\" >started; env >environment")
+    job.site(f"python=({python}) interface=ib0")
+    arguments = ["127.0.0.1", "20000", f"{job.folder}/own", "5", str(mib)]
+    with subprocess.Popen(
+        ["bash", "slurm/node.sh", *arguments],
+        cwd=job.folder,
+        env=job.environment | {"SLURM_GPUS_ON_NODE": "2"},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as node:
+        assert node.stdin
+        node.stdin.write("token\n")
+        node.stdin.flush()
+        node.wait(60)
+    started = job.said("started")
+    flags = dict(itertools.pairwise(started))
+    assert flags["--object-store-memory"] == str(objects * 10**6)
+    assert flags.get("--memory") == (str(mib * 2**20) if mib else None)
+    assert (flags["--num-cpus"], flags["--num-gpus"]) == ("8", "2")
+    environment = job.said("environment")
+    assert "RAY_memory_monitor_refresh_ms=0" in environment
+    assert "NCCL_SOCKET_IFNAME=ib0" in environment
+    assert not [
+        line for line in [*started, *environment] if "=token" in line and "MODE" not in line
+    ]
