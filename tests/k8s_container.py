@@ -25,6 +25,8 @@ from tlcluster.training.weights import VARIABLE
 APP = "/app"
 ADDRESS = "192.0.2.1"
 """Of every pod in a `network`; from RFC 5737, so that it is nobody's."""
+ASSIGNED = {"runAsUser": 1_000_730_000, "runAsGroup": 0, "fsGroup": 1_000_730_000}
+"""What OpenShift gives to a pod that names no user: numbers that no file knows."""
 _PYTHON = "/opt/python"
 _RAY = '#!/bin/sh\nexec python -m ray.scripts.scripts "$@"\n'
 """The environment's own `ray` begins with a path of this machine."""
@@ -145,8 +147,8 @@ class Container(NamedTuple):
     def _script(self, command: Sequence[str]) -> str:
         """Builds the root in a mount namespace of its own, and becomes the command in it."""
         root = self.folder / "root"
-        context = self.pod["securityContext"]
-        user, group, shared = (context[k] for k in ("runAsUser", "runAsGroup", "fsGroup"))
+        context = ASSIGNED | self.pod["securityContext"]
+        user, group, shared = (context[key] for key in ASSIGNED)
         variables = [f"{name}={value}" for name, value in self.variables.items()]
         capabilities = self.spec["securityContext"]["capabilities"]["drop"]
         hosts = self.folder / "hosts"

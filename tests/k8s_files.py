@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 K8S = ROOT / "k8s"
 DOCKERFILE = K8S / "Dockerfile"
 BIN = Path(sys.executable).parent
+MANUAL = K8S / "README.md"
 
 Object = dict[str, Any]
 Objects = Sequence[Object]
@@ -71,6 +72,12 @@ def substituted(container: Object, values: dict[str, str]) -> list[str]:
         re.sub(r"\$\((\w+)\)", lambda found: values.get(found[1], found[0]), word)
         for word in (*container.get("command", ()), *container.get("args", ()))
     ]
+
+
+def shown_overlay() -> tuple[str, str]:
+    """The overlay that k8s/README.md shows, and what it shows to add for some clusters."""
+    least, more = re.findall(r"^```yaml\n(.*?)^```$", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
+    return least, more
 
 
 class Instruction(NamedTuple):

@@ -162,7 +162,11 @@ def quantity(text: str | int) -> Decimal:
 
 
 def resources(objects: Objects) -> Iterator[str]:
-    """Every container asks for CPU and memory within a limit; accelerators come whole."""
+    """Every container asks for CPU and memory within a limit; accelerators come whole.
+
+    It asks for local disk, too, unless it waits in a queue of Kueue: few queues have any.
+    """
+    queued = bool(of_kind(objects, "LocalQueue"))
     for pod in pods(objects):
         for container in pod.containers:
             here = f"{pod.where}: {container['name']}"
@@ -171,6 +175,9 @@ def resources(objects: Objects) -> Iterator[str]:
             for kind in ("cpu", "memory"):
                 if kind not in asked or kind not in limit:
                     yield f"{here} has no request and limit of {kind}"
+            if ("ephemeral-storage" in asked) is queued:
+                what = "asks for local disk in a queue" if queued else "asks for no local disk"
+                yield f"{here} {what}"
             for kind in asked.keys() & limit.keys():
                 if quantity(asked[kind]) > quantity(limit[kind]):
                     yield f"{here} asks for {asked[kind]} {kind}, limit {limit[kind]}"
@@ -241,13 +248,15 @@ def _job(spec: Object) -> Iterator[str]:
         if spec.get(deadline, 0) <= 0:
             yield f"{deadline} does not end it"
     if "clusterSelector" in spec:
-        yield "a retry makes a new cluster, and clusterSelector names an old one"
-    if spec.get("backoffLimit", 0) < 1:
-        yield "it is not tried again"
+        yield "it should have a cluster of its own, and clusterSelector names an old one"
+    if spec.get("backoffLimit", 0) > 0:
+        yield "a wrong flag would cost another cluster"
+    if spec.get("submitterConfig", {}).get("backoffLimit", 2) < 1:
+        yield "nobody submits again after the loss of the head"
     if "--run-name" not in spec["entrypoint"]:
-        yield "a retry would be another run: the entrypoint has no --run-name"
+        yield "a submission after the loss of the head would be another run: no --run-name"
     if "jobId" in spec:
-        yield "a retry needs another jobId"
+        yield "a run that Kueue stops and starts again needs another jobId"
     template = spec.get("submitterPodTemplate")
     if spec.get("submissionMode") != "K8sJobMode" or template is None:
         yield "the operator's own submitter pod is not restricted"
@@ -267,8 +276,9 @@ def kueue(objects: Objects) -> Iterator[str]:
             continue
         if queue not in queues:
             yield f"{named(item)}: there is no LocalQueue {queue}"
-        if spec.get("suspend") is not True:
-            yield f"{named(item)}: starts without Kueue"
+        # Kueue's webhook suspends what has the label when it is created.
+        if "suspend" in spec:
+            yield f"{named(item)}: applied again, it would stop"
         if item["kind"] == "RayJob" and not spec.get("shutdownAfterJobFinishes"):
             yield f"{named(item)}: keeps its share after its end"
         if "clusterSelector" in spec:
@@ -293,6 +303,10 @@ def references(objects: Objects, documented: Sequence[str] = ()) -> list[str]:
     for pod in pods(objects):
         for name in sorted(_named_by(pod.spec) - there):
             missing[name] = pod.where
+    for item in of_kind(objects, "ServiceAccount"):
+        for secret in item.get("imagePullSecrets", ()):
+            if f"Secret/{secret['name']}" not in there:
+                missing[f"Secret/{secret['name']}"] = named(item)
     for item in of_kind(objects, "LocalQueue"):
         name = f"ClusterQueue/{item['spec']['clusterQueue']}"
         if name not in there:

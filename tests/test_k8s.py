@@ -20,6 +20,7 @@ from docker.utils.build import exclude_paths
 from k8s_files import (
     DOCKERFILE,
     K8S,
+    MANUAL,
     ROOT,
     Object,
     Objects,
@@ -31,6 +32,7 @@ from k8s_files import (
     of_kind,
     only,
     rendered,
+    shown_overlay,
     substituted,
     tool,
     values_of,
@@ -60,14 +62,14 @@ from ray._private.ray_constants import DEFAULT_DASHBOARD_PORT, DEFAULT_PORT
 import tlcluster
 from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import ARCHIVE_URL
-from tlcluster.cli import parse
+from tlcluster.cli import USAGE, parse
 from tlcluster.settings import IngestSettings, RunSettings
 from tlcluster.training import weights
 
 SHARED = ROOT.parent / "shared" / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 RUNS = [name for name in OVERLAYS if name != "cluster"]
-README = (K8S / "README.md").read_text()
+README = MANUAL.read_text()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 DOCUMENTED = [
@@ -108,10 +110,14 @@ def checked(*files: Path) -> subprocess.CompletedProcess[str]:
     return tool("python", script, *files)
 
 
-def test_every_render_fits_the_schemas_of_kubernetes_kuberay_and_kueue(tmp_path: Path) -> None:
-    files = [tmp_path / f"{overlay}.yaml" for overlay in OVERLAYS]
+def test_every_render_fits_the_schemas_of_kubernetes_kuberay_and_kueue(
+    copied: Path, tmp_path: Path
+) -> None:
+    renders = {overlay: objects(overlay) for overlay in OVERLAYS}
+    renders["shown"] = with_own(copied, "".join(shown_overlay()))
+    files = [tmp_path / f"{name}.yaml" for name in renders]
     for file in files:
-        items = objects(file.stem)
+        items = renders[file.stem]
         file.write_text(yaml.safe_dump_all([*items, *as_pods(items)]))
     done = checked(*files, K8S / "namespace.yaml")
     assert done.returncode == 0, done.stdout
@@ -148,7 +154,41 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_keeps_a_rule(overlay: str, rule: str) -> None:
-    assert list(RULES[rule](objects(overlay))) == []
+    found = list(RULES[rule](objects(overlay)))
+    if overlay == "openshift":
+        found = [what for what in found if not what.endswith("its user has no number")]
+    assert found == []
+
+
+def test_on_openshift_no_pod_names_a_user_or_a_group() -> None:
+    for pod in pods(objects("openshift")):
+        asked = [pod.spec["securityContext"], *(c["securityContext"] for c in pod.containers)]
+        named_by_us = {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"}
+        assert not [context for context in asked if named_by_us & context.keys()], pod.where
+
+
+def test_a_container_that_asks_for_no_local_disk_is_noticed() -> None:
+    items = objects("gpu")
+    (container,) = only(items, "Job")["spec"]["template"]["spec"]["containers"]
+    del container["resources"]["requests"]["ephemeral-storage"]
+    assert any("ingest asks for no local disk" in found for found in resources(items))
+
+
+def test_an_ingest_that_a_person_must_mend_is_not_tried_again() -> None:
+    spec = only(objects("gpu"), "Job")["spec"]
+    first, second = spec["podFailurePolicy"]["rules"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert first["action"] == "FailJob"
+    assert first["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [USAGE],
+    }
+    # A pod that is drained does not count as a failure.
+    assert (second["action"], second["onPodConditions"][0]["type"]) == (
+        "Ignore",
+        "DisruptionTarget",
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,6 +258,12 @@ MUTATIONS = [
         "nvidia.com/gpu is not whole",
     ),
     ("resources", f"{WORKER}/containers/0/resources/requests/nvidia.com~gpu", None, "in both"),
+    (
+        "resources",
+        f"{WORKER}/containers/0/resources/requests/ephemeral-storage",
+        "1Gi",
+        "asks for local disk in a queue",
+    ),
     ("operator", "metadata/name", "a" * 48, "at most 47"),
     ("operator", "metadata/name", "1st", "at most 47"),
     ("operator", f"{CLUSTER}/authOptions", None, "no token authentication"),
@@ -235,14 +281,15 @@ MUTATIONS = [
     ("operator", "spec/activeDeadlineSeconds", None, "activeDeadlineSeconds does not end it"),
     ("operator", "spec/preRunningDeadlineSeconds", 0, "preRunningDeadlineSeconds does not"),
     ("operator", "spec/clusterSelector", {"ray.io/cluster": "old"}, "names an old one"),
-    ("operator", "spec/backoffLimit", None, "it is not tried again"),
+    ("operator", "spec/backoffLimit", 3, "a wrong flag would cost another cluster"),
+    ("operator", "spec/submitterConfig", {"backoffLimit": 0}, "nobody submits again"),
     ("operator", "spec/entrypoint", "python /app/jobs/run_all.py", "no --run-name"),
-    ("operator", "spec/jobId", "mine", "a retry needs another jobId"),
+    ("operator", "spec/jobId", "mine", "needs another jobId"),
     ("operator", "spec/submitterPodTemplate", None, "submitter pod is not restricted"),
     ("operator", f"{SUBMITTER}/restartPolicy", None, "restarts Never or OnFailure"),
     ("kueue", "metadata/labels/kueue.x-k8s.io~queue-name", None, "is in no queue"),
     ("kueue", "metadata/labels/kueue.x-k8s.io~queue-name", "other", "no LocalQueue other"),
-    ("kueue", "spec/suspend", None, "starts without Kueue"),
+    ("kueue", "spec/suspend", True, "applied again, it would stop"),
     ("kueue", "spec/shutdownAfterJobFinishes", None, "keeps its share"),
     ("kueue", "spec/clusterSelector", {"ray.io/cluster": "old"}, "that Kueue does not know"),
     ("kueue", f"{GROUP}/groupName", "head", "no name for a worker group"),
@@ -328,7 +375,7 @@ def test_what_is_no_quantity_is_refused() -> None:
         quantity("4 cores")
 
 
-def test_the_ingest_is_queued_before_the_run_that_waits_for_it() -> None:
+def test_in_one_apply_the_ingest_is_queued_before_the_run_that_waits_for_it() -> None:
     kinds = [item["kind"] for item in objects("kueue")]
     assert kinds.index("Job") < kinds.index("RayJob")
 
@@ -345,6 +392,10 @@ IMPOSTOR = Peer({COMPONENT: "kuberay-operator"}, "someone")
 NEIGHBOUR = Peer({"app": "web"}, "tlcluster")
 OUTSIDER = Peer({PART_OF: "tlcluster", COMPONENT: "submitter"}, "someone")
 DNS = Peer({"k8s-app": "kube-dns"}, "kube-system")
+OPENSHIFT_DNS = Peer({"dns.operator.openshift.io/daemonset-dns": "default"}, "openshift-dns")
+PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, "monitoring")
+LOCAL_RESOLVERS = ("169.254.20.10", "169.254.169.254", "169.254.10.11")
+"""NodeLocal DNSCache, Cloud DNS of GKE, LocalDNS of AKS."""
 INTERNET = Peer(address="198.51.100.7")
 METADATA = Peer(address="169.254.169.254")
 
@@ -365,6 +416,12 @@ METADATA = Peer(address="169.254.169.254")
         ("gpu", OUTSIDER, ours("head"), 8265, False),
         ("gpu", NEIGHBOUR, ours("head"), 8265, False),
         ("gpu", INTERNET, ours("head"), 8265, False),
+        ("gpu", PROMETHEUS, ours("head"), 8080, True),
+        ("gpu", PROMETHEUS, ours("worker"), 8080, True),
+        ("gpu", PROMETHEUS, ours("head"), 8265, False),
+        ("gpu", PROMETHEUS, ours("ingest"), 8080, False),
+        ("gpu", NEIGHBOUR, ours("worker"), 8080, False),
+        ("gpu", ours("worker"), METADATA, 80, False),
         ("gpu", ours("worker"), INTERNET, 443, False),
         ("gpu", ours("ingest"), INTERNET, 443, True),
         ("gpu", ours("ingest"), INTERNET, 80, False),
@@ -395,7 +452,9 @@ def test_every_pod_can_ask_for_names(overlay: str, protocol: str) -> None:
     for pod in pods(items):
         source = Peer(pod.labels, "tlcluster")
         assert allows(items, source, DNS, 53, protocol)
-        assert allows(items, source, Peer(address="169.254.20.10"), 53, protocol)
+        assert allows(items, source, OPENSHIFT_DNS, 5353, protocol)
+        for address in LOCAL_RESOLVERS:
+            assert allows(items, source, Peer(address=address), 53, protocol)
         assert not allows(items, source, INTERNET, 53, protocol)
 
 
@@ -498,10 +557,7 @@ def test_the_gpu_patch_leaves_the_rest_of_the_worker_group_alone() -> None:
 
 def with_suffix(folder: Path, overlay: str) -> list[Object]:
     """An overlay as a second run in the same namespace would have it."""
-    own = folder / "overlays/own"
-    own.mkdir()
-    (own / "kustomization.yaml").write_text(f"resources: [../{overlay}]\nnameSuffix: -two\n")
-    return loaded(kustomize(own))
+    return with_own(folder, f"resources: [../{overlay}]\nnameSuffix: -two\n")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -536,10 +592,12 @@ def test_a_name_that_kustomize_is_not_told_of_is_noticed(copied: Path, overlay: 
 # --- the README --------------------------------------------------------------------------------
 
 
-def test_what_the_readme_says_that_users_make_is_needed_somewhere() -> None:
-    needed = {
-        found.rpartition(" ")[2] for overlay in OVERLAYS for found in references(objects(overlay))
-    }
+def test_what_the_readme_says_that_users_make_is_needed_somewhere(copied: Path) -> None:
+    renders = [
+        *(objects(overlay) for overlay in OVERLAYS),
+        with_own(copied, "".join(shown_overlay())),
+    ]
+    needed = {found.rpartition(" ")[2] for items in renders for found in references(items)}
     assert needed == set(DOCUMENTED)
 
 
@@ -548,12 +606,17 @@ def test_the_readme_names_every_overlay_and_component() -> None:
         assert f"`{folder.name}`" in README, folder.name
 
 
-def test_the_overlay_that_the_readme_shows_can_be_used_word_for_word(copied: Path) -> None:
-    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    own = copied / "overlays/own"
+def with_own(folder: Path, text: str) -> list[Object]:
+    """A render of an overlay of a user's own."""
+    own = folder / "overlays/own"
     own.mkdir()
-    (own / "kustomization.yaml").write_text(shown)
-    items = loaded(kustomize(own))
+    (own / "kustomization.yaml").write_text(text)
+    return loaded(kustomize(own))
+
+
+def test_the_overlay_that_the_readme_shows_can_be_used_word_for_word(copied: Path) -> None:
+    shown, _ = shown_overlay()
+    items = with_own(copied, shown)
     changed_by = yaml.safe_load(shown)
     (image,) = changed_by["images"]
     assert {c["image"].rpartition(":")[0] for p in pods(items) for c in p.containers} == {
@@ -564,9 +627,32 @@ def test_the_overlay_that_the_readme_shows_can_be_used_word_for_word(copied: Pat
         for literal in generator["literals"]:
             key, _, value = literal.partition("=")
             assert settings[key] == value
+    assert only(items, "PersistentVolumeClaim")["spec"]["storageClassName"] == "CLASS"
     for rule in RULES.values():
         assert list(rule(items)) == []
     assert_entrypoint_parses(items)
+
+
+def test_what_the_readme_shows_for_some_clusters_fits_below_it(copied: Path) -> None:
+    items = with_own(copied, "".join(shown_overlay()))
+    for rule in RULES.values():
+        assert list(rule(items)) == []
+    assert only(items, "ServiceAccount")["imagePullSecrets"] == [{"name": "registry"}]
+    by_component = {pod.labels[COMPONENT]: pod.spec for pod in pods(items)}
+    assert {spec["serviceAccountName"] for spec in by_component.values()} == {"tlcluster"}
+    worker = by_component["worker"]
+    assert worker["runtimeClassName"] == "nvidia"
+    assert len(worker["tolerations"]) == 2
+    for component in ("head", "submitter"):
+        affinity = by_component[component]["affinity"]["nodeAffinity"]
+        ((rule,),) = (
+            term["matchExpressions"]
+            for term in affinity["requiredDuringSchedulingIgnoredDuringExecution"][
+                "nodeSelectorTerms"
+            ]
+        )
+        assert rule["operator"] == "NotIn"
+    assert "affinity" not in worker
 
 
 def test_the_namespace_is_the_overlays_and_refuses_pods_that_are_not_restricted() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from k8s_container import ADDRESS, Container, Volumes, network, why_not
+from k8s_container import ADDRESS, ASSIGNED, Container, Volumes, network, why_not
 from k8s_files import K8S, Object, objects, of_kind, only
 from k8s_rules import COMPONENT, pods, quantity
 from ray._private.ray_constants import (
@@ -71,11 +71,17 @@ def test_the_ingest_fills_the_store(claim: Path) -> None:
     assert written == {1000}
 
 
-@pytest.mark.parametrize("component", ["head", "worker", "ingest", "submitter"])
+@pytest.mark.parametrize(
+    ("overlay", "component", "user", "group"),
+    [
+        *(("cpu", name, 1000, 1000) for name in ("head", "worker", "ingest", "submitter")),
+        ("openshift", "worker", ASSIGNED["runAsUser"], ASSIGNED["runAsGroup"]),
+    ],
+)
 def test_a_container_writes_nothing_but_its_volumes_and_may_do_nothing_else(
-    component: str, claim: Path, tmp_path: Path
+    overlay: str, component: str, user: int, group: int, claim: Path, tmp_path: Path
 ) -> None:
-    there = container(objects("cpu"), component, tmp_path, Volumes({CLAIM: claim}))
+    there = container(objects(overlay), component, tmp_path, Volumes({CLAIM: claim}))
     look = """
         id -u; id -g; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status
         for place in / /app /app/jobs /etc /usr /opt /var /var/home /cache /tmp /dev/shm /data; do
@@ -83,8 +89,8 @@ def test_a_container_writes_nothing_but_its_volumes_and_may_do_nothing_else(
         done
     """
     assert there.run(["sh", "-c", look]).stdout.split("\n") == [
-        "1000",
-        "1000",
+        str(user),
+        str(group),
         "CapEff:\t0000000000000000",
         "CapBnd:\t0000000000000000",
         "NoNewPrivs:\t1",
@@ -115,6 +121,26 @@ def test_the_submitter_waits_for_the_data_and_no_longer(claim: Path, tmp_path: P
             assert process.stdout.readline().startswith(expected)
             if not expected:
                 assert process.wait(30) == 0
+
+
+def test_a_run_without_data_is_submitted_after_a_time_and_ends_with_one_line(
+    tmp_path: Path,
+) -> None:
+    volumes = Volumes({CLAIM: tmp_path / "claim"})
+    (tmp_path / "claim").mkdir()
+    items = with_settings(objects("cpu"), DATA_WAIT="0")
+    waiting = container(items, "submitter", tmp_path / "w", volumes)._replace(name="wait-for-data")
+    waited = waiting.run(timeout=60)
+    # With another status, the next pod of the submitter would wait again.
+    assert waited.returncode == 0
+    assert waited.stdout.startswith("no data after 0 minutes: ")
+
+    line = entrypoint(items, tmp_path / "s", volumes)
+    run = container(items, "head", tmp_path / "h", volumes).run(["sh", "-c", line])
+    assert run.returncode == 2
+    assert run.stdout.startswith("error: ")
+    assert "/data/cinic10" in run.stdout
+    assert run.stdout.count("\n") == 1
 
 
 def entrypoint(items: list[Object], folder: Path, volumes: Volumes) -> str:
@@ -295,6 +321,10 @@ def wait_for(net: int, port: int, path: str) -> None:
 def test_a_run_from_the_operators_commands_to_the_report(claim: Path, tmp_path: Path) -> None:
     flags = "--profile quick --experiments frozen --epochs 1 --weights none"
     items = with_settings(objects("cpu"), RUN_NAME="first", FLAGS=flags)
+    for there in pods(items):
+        # A user that no file knows, as on OpenShift, is the harder case.
+        for key in ASSIGNED:
+            del there.spec["securityContext"][key]
     spec = only(items, "RayJob")["spec"]
     cluster = spec["rayClusterSpec"]
     with network() as net:

@@ -12,11 +12,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from k8s_files import BIN, DOCKERFILE, K8S, ROOT, instructions, kustomize, loaded, of_kind, only
-from k8s_rules import pods
+from k8s_files import (
+    BIN,
+    DOCKERFILE,
+    K8S,
+    MANUAL,
+    ROOT,
+    instructions,
+    kustomize,
+    loaded,
+    of_kind,
+    only,
+    shown_overlay,
+)
+from k8s_rules import COMPONENT, pods
 from readme import recipe
 
-MANUAL = (K8S / "README.md").read_text()
 REGISTRY = "registry.example/team"
 
 
@@ -45,14 +56,30 @@ def test_what_the_readme_does_not_have_is_told(
 @pytest.fixture
 def commands() -> list[str]:
     """The simple commands of the recipe for Kubernetes."""
-    return [part for line in recipe("Kubernetes", REGISTRY=REGISTRY) for part in line.split(" && ")]
+    return simple(recipe("Kubernetes", REGISTRY=REGISTRY))
+
+
+def simple(lines: list[str]) -> list[str]:
+    """The commands in lines that have several, or repeat one until it succeeds."""
+    parts = [part for line in lines for part in line.split(" && ")]
+    return [re.sub(r"^until (.*) 2>/dev/null; do sleep 5; done$", r"\1", part) for part in parts]
+
+
+def block_after(title: str) -> list[str]:
+    """The commands that k8s/README.md shows after a title in bold."""
+    (block,) = re.findall(
+        rf"^\*\*{title}\*\*.*\n(?:.+\n)*\n```\n((?:.*\n)*?)```$",
+        MANUAL.read_text(),
+        re.MULTILINE,
+    )
+    return block.splitlines()
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with the overlay that k8s/README.md shows, for this registry."""
     shutil.copytree(K8S, tmp_path / "k8s")
-    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", MANUAL, re.MULTILINE | re.DOTALL)
+    shown, _ = shown_overlay()
     mine = tmp_path / "k8s/overlays/mine"
     mine.mkdir()
     (mine / "kustomization.yaml").write_text(shown.replace("REGISTRY", REGISTRY))
@@ -60,10 +87,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_both_readmes_give_the_same_commands_for_kubernetes() -> None:
-    (block,) = re.findall(
-        r"^\*\*Three commands\.\*\*\n\n```\n(.*?)^```$", MANUAL, re.MULTILINE | re.DOTALL
-    )
-    assert recipe("Kubernetes") == block.splitlines()
+    assert recipe("Kubernetes") == block_after("Four commands\\.")
 
 
 def test_the_image_that_is_built_is_the_one_that_the_overlay_runs(
@@ -83,18 +107,38 @@ def test_the_image_that_is_built_is_the_one_that_the_overlay_runs(
     assert {c["image"] for pod in pods(items) for c in pod.containers} == {given["-t"]}
 
 
-def test_the_job_whose_log_is_followed_is_the_one_that_the_operator_makes(
-    commands: list[str], checkout: Path
-) -> None:
+def test_the_run_is_applied_when_the_ingest_is_over(commands: list[str], checkout: Path) -> None:
+    _, _, namespace, ingest, log, wait, run, logs = commands
+    assert namespace == "kubectl apply -f k8s/namespace.yaml"
+    # A run that waits would hold its GPUs meanwhile.
+    assert ingest == f"{run} -l app.kubernetes.io/component!=run"
     items = loaded(kustomize(checkout / "k8s/overlays/mine"))
-    run = only(items, "RayJob")["metadata"]
-    # KubeRay calls the submitter's Job as the RayJob; no other Job may have the name.
-    assert run["name"] not in {job["metadata"]["name"] for job in of_kind(items, "Job")}
-    for command in commands:
-        words = shlex.split(command)
-        if words[:2] in (["kubectl", "wait"], ["kubectl", "logs"]):
-            assert words[-1] == f"job/{run['name']}"
-            assert words[words.index("--namespace") + 1] == run["namespace"]
+    labels = {item["kind"]: item["metadata"]["labels"] for item in items}
+    assert labels["RayJob"][COMPONENT] == "run"
+    assert "run" not in {found.get(COMPONENT) for kind, found in labels.items() if kind != "RayJob"}
+    assert all(labels.values())
+    job = only(items, "Job")["metadata"]
+    assert "--for=condition=complete" in wait.split()
+    for command in (log, wait):
+        assert command.split()[-1] == f"job/{job['name']}"
+    # KubeRay names the submitter's Job like the RayJob; no other Job may have that name.
+    name = only(items, "RayJob")["metadata"]["name"]
+    assert logs.split()[-1] == f"job/{name}"
+    assert name != job["name"]
+    for command in (log, wait, logs):
+        assert f"--namespace {job['namespace']}" in command
+
+
+def test_to_run_again_what_cannot_be_changed_is_deleted_and_nothing_else(checkout: Path) -> None:
+    (line,) = block_after("Again\\.")
+    delete, apply = simple([line])
+    items = loaded(kustomize(checkout / "k8s/overlays/mine"))
+    named = [word for word in delete.split() if "/" in word]
+    fixed = of_kind(items, "RayJob", "Job")
+    assert named == [f"{item['kind'].lower()}/{item['metadata']['name']}" for item in fixed]
+    # Or the new run would find the old one's submitter; and the first time there is nothing.
+    assert {"--cascade=foreground", "--ignore-not-found"} <= set(delete.split())
+    assert apply == recipe("Kubernetes")[3].partition(" && ")[2]
 
 
 def test_every_command_for_kubernetes_gets_as_far_as_asking_the_cluster(
@@ -121,8 +165,9 @@ def test_every_command_for_kubernetes_gets_as_far_as_asking_the_cluster(
         ).stderr
 
     asking = [command for command in commands if command.startswith("kubectl ")]
-    assert len(asking) == 4
-    for command in asking:
+    assert len(asking) == 6
+    delete, _ = simple(block_after("Again\\."))
+    for command in (*asking, delete):
         assert "connection refused" in said(command), command
     # What it does not get that far with: a wrong place, and a wrong flag.
     assert "connection refused" not in said(asking[1].replace("mine", "nobodys"))
