@@ -172,3 +172,43 @@ def test_every_command_for_kubernetes_gets_as_far_as_asking_the_cluster(
     # What it does not get that far with: a wrong place, and a wrong flag.
     assert "connection refused" not in said(asking[1].replace("mine", "nobodys"))
     assert "connection refused" not in said(f"{asking[2]} --unheard-of")
+
+
+# --- docs/clusters.md --------------------------------------------------------------------------
+
+CLUSTERS = (ROOT / "docs/clusters.md").read_text()
+
+
+def test_what_the_page_on_clusters_names_is_there() -> None:
+    named = set(re.findall(r"`((?:slurm|base|components|tests)/[\w./-]+)`", CLUSTERS))
+    assert len(named) >= 5
+    for path in named:
+        assert (ROOT / path).exists() or (K8S / path).exists(), path
+    site = (ROOT / "slurm/site.sh").read_text()
+    for name in re.findall(r"`slurm/site.sh`, `(\w+)`", CLUSTERS):
+        assert re.search(rf"^{name}=", site, re.MULTILINE), name
+    for overlay in re.findall(r"[Oo]verlay `([\w-]+)`", CLUSTERS):
+        assert (K8S / "overlays" / overlay).is_dir(), overlay
+
+
+@pytest.mark.parametrize(
+    "name", ["gmp-system", "gke-gmp-system", "openshift-dns", "redhat-ods-applications"]
+)
+def test_namespaces_on_the_page_on_clusters_are_in_the_policies(name: str) -> None:
+    assert f"`{name}`" in CLUSTERS
+    assert re.search(rf"\b{name}$", (K8S / "base/network.yaml").read_text(), re.MULTILINE)
+
+
+def test_every_kind_of_cluster_says_what_was_not_tried() -> None:
+    sections = CLUSTERS.split("\n## ")[1:-1]
+    assert [section.split("\n")[0] for section in sections] == [
+        "Any Kubernetes",
+        "GKE",
+        "EKS",
+        "AKS",
+        "OpenShift",
+        "Slurm of your own, with Lustre, NFS or BeeGFS",
+        "Cloud machines with Ray",
+    ]
+    for section in sections:
+        assert re.search("not\\s+tried", section, re.IGNORECASE), section.split("\n")[0]
