@@ -1,6 +1,6 @@
 """Wait until Ray runs on all nodes of a job: python slurm/wait_for_nodes.py ADDRESS NODES SECONDS.
 
-A driver that began before would see fewer nodes than it was given, and make do with them.
+A driver that started earlier would see fewer nodes than the job has, and use only those.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ def main(address: str, wanted: int, seconds: float) -> int:
         if ray.is_initialized():
             there = sum(node["Alive"] for node in ray.nodes())
         elif answers(address):
-            # The head answers before it is whole.
+            # The head answers before it is ready.
             with contextlib.suppress(ConnectionError, RuntimeError, ValueError):
                 ray.init(address, logging_level=logging.CRITICAL, log_to_driver=False)
                 continue

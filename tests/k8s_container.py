@@ -24,9 +24,9 @@ from tlcluster.training.weights import VARIABLE
 
 APP = "/app"
 ADDRESS = "192.0.2.1"
-"""Of every pod in a `network`; from RFC 5737, so that it is nobody's."""
+"""Of every pod in a `network`; reserved for documentation by RFC 5737."""
 ASSIGNED = {"runAsUser": 1_000_730_000, "runAsGroup": 0, "fsGroup": 1_000_730_000}
-"""What OpenShift gives to a pod that names no user: numbers that no file knows."""
+"""Numbers as OpenShift gives them to a pod that names no user; no passwd file has them."""
 _PYTHON = "/opt/python"
 _RAY = '#!/bin/sh\nexec python -m ray.scripts.scripts "$@"\n'
 """The environment's own `ray` begins with a path of this machine."""
@@ -46,7 +46,7 @@ def why_not() -> str | None:
 
 
 class Volumes(NamedTuple):
-    """What the pod's volumes hold; an emptyDir needs nothing."""
+    """The content of the pod's volumes; an emptyDir needs none."""
 
     claims: Mapping[str, Path] = MappingProxyType({})
     """Claim → folder."""
@@ -96,7 +96,7 @@ class Container(NamedTuple):
     network: int | None = None
     """A process in whose network it runs; this machine's by default."""
     environment: Mapping[str, str] = MappingProxyType({})
-    """What the operator adds."""
+    """Variables that the operator adds."""
     services: Sequence[str] = ()
     """Names that the cluster's DNS knows; all of them are in its network."""
 
@@ -181,7 +181,7 @@ class Container(NamedTuple):
                     "setpriv", f"--reuid={user}", f"--regid={group}", f"--groups={shared}",
                     *(["--bounding-set=-all"] if capabilities == ["ALL"] else []),
                     "--inh-caps=-all", "--no-new-privs",
-                    # The kernel forgets `--kill-child` where the user changes.
+                    # `--kill-child` does not survive a change of the user.
                     "--pdeathsig=KILL",
                     "sh", "-c", f'cd {APP} && exec "$@"', "sh", *command,
                 ]
@@ -192,7 +192,7 @@ class Container(NamedTuple):
     def _mounted(self, mount: Object, group: int) -> list[str]:
         target = self.folder / "root" / mount["mountPath"].lstrip("/")
         volumes = {volume["name"]: volume for volume in self.pod["volumes"]}
-        # What is no volume of the pod is a claim that a StatefulSet makes.
+        # A name that is no volume of the pod is a claim of a StatefulSet.
         claimed = {"persistentVolumeClaim": {"claimName": mount["name"]}}
         volume = volumes.get(mount["name"], claimed)
         if "emptyDir" in volume:
@@ -215,7 +215,7 @@ class Container(NamedTuple):
 
 
 def _layout() -> list[tuple[Path, str]]:
-    """What the image holds: here → there."""
+    """The files of the image: path here → path there."""
     system = [Path(name) for name in ("/usr", "/sys", "/bin", "/lib", "/lib64")]
     python = [(Path(sys.prefix), _PYTHON)]
     base = Path(sys.base_prefix).resolve()

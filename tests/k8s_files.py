@@ -28,7 +28,7 @@ def tool(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[
 
 
 def kustomize(folder: Path) -> str:
-    """What `kubectl apply -k` would send."""
+    """The objects that `kubectl apply -k` would send, as text."""
     done = tool("kubectl", "kustomize", folder)
     assert done.returncode == 0, done.stderr
     return done.stdout

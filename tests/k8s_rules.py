@@ -1,4 +1,4 @@
-"""What rendered manifests must keep and no schema holds. Each rule returns its complaints."""
+"""Rules for rendered manifests that no schema checks. Each rule returns its complaints."""
 
 import ipaddress
 import re
@@ -198,7 +198,7 @@ def clusters(objects: Objects) -> list[tuple[str, Object]]:
 
 
 def operator(objects: Objects) -> Iterator[str]:
-    """What KubeRay's operator refuses, or takes and then does otherwise than meant."""
+    """Mistakes that KubeRay's operator refuses, or accepts with another effect than meant."""
     for item in of_kind(objects, "RayJob", "RayCluster"):
         name = item["metadata"]["name"]
         if len(name) > 47 or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
@@ -265,7 +265,7 @@ def _job(spec: Object) -> Iterator[str]:
 
 
 def kueue(objects: Objects) -> Iterator[str]:
-    """What Kueue's webhook refuses, and a queue that is not there."""
+    """Mistakes that Kueue's webhook refuses, and queues that do not exist."""
     queues = {item["metadata"]["name"] for item in of_kind(objects, "LocalQueue")}
     for item in of_kind(objects, "RayJob", "RayCluster", "Job"):
         queue = item["metadata"].get("labels", {}).get(QUEUE)
@@ -360,7 +360,7 @@ def unset(objects: Objects) -> Iterator[str]:
 
 
 class Peer(NamedTuple):
-    """Somebody on the network: a pod, or an address outside the cluster."""
+    """One end of a connection: a pod, or an address outside the cluster."""
 
     labels: Mapping[str, str] = MappingProxyType({})
     namespace: str = ""

@@ -22,10 +22,10 @@ from real_run import PATIENCE, ROOT, Process, started_by
 
 NODES = ("n1", "n2")
 CPUS = 8
-"""Of a node, as it tells Slurm; more than this machine may have, so that whole runs fit."""
+"""CPUs that a node reports to Slurm; more than this machine may have, so that whole runs fit."""
 GPUS = 2
 _NETWORK = "198.51.100"
-"""From RFC 5737, so that it is nobody's."""
+"""Reserved for documentation by RFC 5737."""
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv")
 _SPACES = "--net --uts --pid --mount --mount-proc --fork --kill-child"
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -47,10 +47,10 @@ def why_not() -> str | None:
 
 
 class Job(NamedTuple):
-    """What Slurm says of a job."""
+    """The state of a job in Slurm."""
 
     number: str
-    """Its own; for a task `ID_INDEX` of an array, another than ID."""
+    """Its number; for a task `ID_INDEX` of an array, not ID."""
     state: str
     """`PENDING`, `RUNNING`, `COMPLETING`, `COMPLETED`, `FAILED`, `CANCELLED`, …"""
     status: str
@@ -121,12 +121,12 @@ class Lab:
         )
 
     def said(self, job: str) -> str:
-        """All that a job printed."""
+        """The output of a job."""
         path = self.folder / "out" / self.job(job).number
         return path.read_text() if path.exists() else ""
 
     def until(self, job: str, condition: Callable[[], object]) -> None:
-        """Wait for something that a job brings about."""
+        """Wait until a condition holds, while a job runs."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             now = self.job(job)

@@ -76,7 +76,7 @@ DOCUMENTED = [
     f"{kind}/{name}"
     for kind, name in re.findall(r"^\| ([A-Z]\w+) `([\w-]+)` \|", README, re.MULTILINE)
 ]
-"""What the README says that users make."""
+"""Objects that users make, as the README lists them."""
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def checked(*files: Path) -> subprocess.CompletedProcess[str]:
     """The check of the CustomResourceDefinitions that lie beside the checkout."""
     script = SHARED / "crd_check.py"
     if not script.is_file():
-        # Where the suite decides whether a change is taken, a missing file is no excuse.
+        # In CI, the files must be there.
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             "the CRDs of KubeRay and Kueue are not in ../shared/k8s beside the checkout"
         )
@@ -380,7 +380,7 @@ def test_in_one_apply_the_ingest_is_queued_before_the_run_that_waits_for_it() ->
     assert kinds.index("Job") < kinds.index("RayJob")
 
 
-# --- who reaches whom --------------------------------------------------------------------------
+# --- network policies --------------------------------------------------------------------------
 
 
 def ours(component: str) -> Peer:
@@ -667,7 +667,7 @@ def test_the_namespace_is_the_overlays_and_refuses_pods_that_are_not_restricted(
 
 
 def assert_entrypoint_parses(items: Objects) -> RunSettings:
-    """What the submitter's shell makes of the entrypoint is a command line of jobs/run_all.py."""
+    """Check that the entrypoint is a command line of jobs/run_all.py; returns its settings."""
     spec = only(items, "RayJob")["spec"]
     (submitter,) = spec["submitterPodTemplate"]["spec"]["containers"]
     line = string.Template(spec["entrypoint"]).substitute(values_of(items, submitter))

@@ -1,4 +1,4 @@
-"""What the pods of k8s/ execute, tried here: their files, user, environment and commands."""
+"""The containers of k8s/, run here with their files, user, environment and commands."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tlcluster.dataset.shards import read_index
 from tlcluster.storage.open import open_store
 
 WHY_NOT = why_not()
-# Where the suite decides whether a change is taken, the tests fail instead.
+# In CI, the tests fail instead.
 pytestmark = pytest.mark.skipif(
     WHY_NOT is not None and os.environ.get("CI") != "true", reason=str(WHY_NOT)
 )
@@ -144,7 +144,7 @@ def test_a_run_without_data_is_submitted_after_a_time_and_ends_with_one_line(
 
 
 def entrypoint(items: list[Object], folder: Path, volumes: Volumes) -> str:
-    """What the shell of the submitter makes of the entrypoint."""
+    """The entrypoint after the submitter's shell has expanded it."""
     line = only(items, "RayJob")["spec"]["entrypoint"]
     echo = container(items, "submitter", folder, volumes).run(["bash", "-ce", f"echo {line}"])
     assert echo.returncode == 0, echo.stdout
@@ -291,7 +291,7 @@ def submit(entrypoint: str) -> list[str]:
 
 
 def status(net: int, port: int, path: str) -> int:
-    """The HTTP status of a request without a token; 0 where nobody answers."""
+    """The HTTP status of a request without a token; 0 if nothing answers."""
     script = (
         "import sys, urllib.error, urllib.request\n"
         "try: print(urllib.request.urlopen(sys.argv[1], timeout=5).status)\n"

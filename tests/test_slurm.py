@@ -20,7 +20,7 @@ from tlcluster.storage.open import open_store
 WHY_NOT = why_not()
 pytestmark = [
     pytest.mark.cluster,
-    # Where the suite decides whether a change is taken, the tests fail instead.
+    # In CI, the tests fail instead.
     pytest.mark.skipif(
         WHY_NOT is not None and os.environ.get("CI") != "true", reason=f"no Slurm: {WHY_NOT}"
     ),
@@ -142,6 +142,16 @@ def test_cpus_and_memory_can_be_asked_for_in_every_way(
 ) -> None:
     done = lab.call("sbatch", "--test-only", *asked, f"slurm/{script}.sbatch", check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_slurm_would_refuse_some_ways_if_a_header_had_another(lab: Lab, shared: Path) -> None:
+    script = shared / "header.sbatch"
+    for header, flag in (("--mem=8G", "--mem-per-gpu"), ("--cpus-per-task=4", "--cpus-per-gpu")):
+        script.write_text(f"#!/bin/bash\n#SBATCH {header}\n")
+        asked = ("--gpus-per-node", 1, flag, 2, script)
+        done = lab.call("sbatch", "--test-only", *asked, check=False)
+        assert done.returncode == 1
+        assert "mutually exclusive" in done.stderr
 
 
 def test_the_report_waits_for_all_tasks(lab: Lab, shared: Path, recipe: dict[str, str]) -> None:

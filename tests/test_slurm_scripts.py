@@ -1,4 +1,4 @@
-"""The batch scripts of slurm/: shellcheck, and the facts that stand in them."""
+"""The scripts of slurm/: shellcheck, the headers, and how they call Slurm, Ray and the driver."""
 
 import itertools
 import os
@@ -26,11 +26,11 @@ SCRIPTS = sorted([*SLURM.glob("*.sbatch"), *SLURM.glob("*.sh")])
 RUNS = ("run_all.sbatch", "run_one.sbatch")
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 REPORT_SECONDS = 20
-"""What the report of an interrupted run takes at most, after the checkpoints."""
+"""Most seconds for the report of an interrupted run, after the checkpoints."""
 
 
 def shellcheck(*scripts: Path) -> str:
-    """What shellcheck has to say."""
+    """The output of shellcheck."""
     return subprocess.run(
         [SHELLCHECK, "--external-sources", "--color=never", *scripts],
         cwd=ROOT,
@@ -41,9 +41,9 @@ def shellcheck(*scripts: Path) -> str:
 
 
 def options(script: str) -> dict[str, str]:
-    """What the lines of a batch script ask of Slurm."""
+    """The options in the header of a batch script."""
     lines = re.findall(r"(?m)^#SBATCH --([a-z-]+)(?:=(.*))?$", (SLURM / script).read_text())
-    assert len(dict(lines)) == len(lines), "something stands there twice"
+    assert len(dict(lines)) == len(lines), "an option is there twice"
     return dict(lines)
 
 
@@ -95,7 +95,7 @@ def test_the_array_has_a_task_for_each_experiment() -> None:
 
 
 def chosen(task: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What a task of the array trains: run_one.sbatch without Ray."""
+    """Run run_one.sbatch as a task of the array, without Ray."""
     script = (SLURM / "run_one.sbatch").read_text()
     stub = f'python=("{sys.executable}"); with_ray() {{ echo "with_ray $*"; }}'
     return subprocess.run(
@@ -144,7 +144,7 @@ def test_no_token_is_in_an_argument_or_an_environment() -> None:
         assert not re.search(r"RAY_AUTH_TOKEN=|--\S*token|export token", code(script.name))
 
 
-# --- with programs of Slurm that only write down how they were called ---------------------------
+# --- with stand-ins that record how they were called ---------------------------
 
 
 class Job:
@@ -201,7 +201,7 @@ def job() -> Iterator[Job]:
 
 
 def driver(job: Job, *arguments: str, **environment: str) -> RunSettings:
-    """What a job's driver is told when the batch script is given these arguments."""
+    """The settings of a job's driver, for these arguments of the batch script."""
     done = job.run(
         "start_nodes() { address=h port=1; }; attend() { printf '%s\\n' \"$@\" >said; }; "
         f"with_ray jobs/run_all.py {shlex.join(arguments)}",
