@@ -7,11 +7,11 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from k8s_api import Api, api
 from k8s_files import (
     BIN,
     DOCKERFILE,
@@ -21,7 +21,6 @@ from k8s_files import (
     instructions,
     kustomize,
     loaded,
-    of_kind,
     only,
     shown_overlay,
 )
@@ -129,49 +128,85 @@ def test_the_run_is_applied_when_the_ingest_is_over(commands: list[str], checkou
         assert f"--namespace {job['namespace']}" in command
 
 
-def test_to_run_again_what_cannot_be_changed_is_deleted_and_nothing_else(checkout: Path) -> None:
-    (line,) = block_after("Again\\.")
-    delete, apply = simple([line])
-    items = loaded(kustomize(checkout / "k8s/overlays/mine"))
-    named = [word for word in delete.split() if "/" in word]
-    fixed = of_kind(items, "RayJob", "Job")
-    assert named == [f"{item['kind'].lower()}/{item['metadata']['name']}" for item in fixed]
-    # Or the new run would find the old one's submitter; and the first time there is nothing.
-    assert {"--cascade=foreground", "--ignore-not-found"} <= set(delete.split())
-    assert apply == recipe("Kubernetes")[3].partition(" && ")[2]
-
-
-def test_every_command_for_kubernetes_gets_as_far_as_asking_the_cluster(
-    commands: list[str], checkout: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    config = checkout / "config"
-    config.write_text(
-        "{apiVersion: v1, kind: Config, current-context: none, "
-        "contexts: [{name: none, context: {cluster: none}}], "
-        f"clusters: [{{name: none, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]}}"
+def said(line: str, server: Api, checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line of a recipe with the real kubectl, which talks to the server."""
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(server.config(checkout)),
+        "HOME": str(checkout),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
-    environment = {**os.environ, "KUBECONFIG": str(config), "PATH": f"{BIN}:{os.environ['PATH']}"}
 
-    def said(command: str) -> str:
-        return subprocess.run(
-            shlex.split(command),
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stderr
 
-    asking = [command for command in commands if command.startswith("kubectl ")]
-    assert len(asking) == 6
-    delete, _ = simple(block_after("Again\\."))
-    for command in (*asking, delete):
-        assert "connection refused" in said(command), command
-    # With a wrong folder or a wrong flag it does not get that far.
-    assert "connection refused" not in said(asking[1].replace("mine", "nobodys"))
-    assert "connection refused" not in said(f"{asking[2]} --unheard-of")
+def test_the_recipe_for_kubernetes_ingests_first_and_then_runs_word_for_word(
+    checkout: Path,
+) -> None:
+    _, *lines = recipe("Kubernetes")
+    items = loaded(kustomize(checkout / "k8s/overlays/mine"))
+    with api() as server:
+        done = [said(line, server, checkout) for line in lines]
+        assert [d.returncode for d in done] == [0, 0, 0, 0], [d.stderr for d in done]
+        # Not even a pod that has not started yet stops it.
+        assert "waiting to start" in done[1].stderr
+        assert done[1].stdout == "all that tlcluster-ingest prints\n"
+        assert done[3].stdout == "all that tlcluster prints\n"
+        changes = server.changes()
+        assert changes[0] == "POST namespaces/tlcluster"
+        assert changes[-1] == "POST rayjobs/tlcluster"
+        assert len(changes) == len(items) + 1
+        asked = [request.path.rpartition("/")[2] for request in server.requests]
+        assert asked.index("log") < asked.index("rayjobs")
+
+
+def test_an_ingest_that_failed_starts_no_run(checkout: Path) -> None:
+    _, *lines = recipe("Kubernetes")
+    with api(ends="Failed") as server:
+        for line in lines[:2]:
+            assert said(line, server, checkout).returncode == 0
+        done = said(lines[2].replace("--timeout 1m", "--timeout 1s"), server, checkout)
+        assert done.returncode == 1
+        assert "POST rayjobs/tlcluster" not in server.changes()
+
+
+def test_the_command_to_run_again_replaces_run_and_ingest_and_keeps_the_data(
+    checkout: Path,
+) -> None:
+    (again,) = block_after("Again\\.")
+    with api() as server:
+        # The first time, there is nothing to delete.
+        assert said(again, server, checkout).returncode == 0
+        assert "persistentvolumeclaims/tlcluster" in server.objects
+        server.requests.clear()
+        done = said(again, server, checkout)
+        assert done.returncode == 0, done.stderr
+        deleted = [request for request in server.requests if request.method == "DELETE"]
+        # Or the new run would find the submitter of the old one.
+        assert {request.body["propagationPolicy"] for request in deleted} == {"Foreground"}
+        fixed = ["jobs/tlcluster-ingest", "rayjobs/tlcluster"]
+        assert server.changes() == [
+            f"{verb} {name}" for verb in ("DELETE", "POST") for name in fixed
+        ]
+
+
+def test_a_second_apply_changes_nothing_that_kueue_has_started(checkout: Path) -> None:
+    apply = recipe("Kubernetes")[3].partition(" && ")[2].replace("mine", "kueue")
+    with api() as server:
+        assert said(apply, server, checkout).returncode == 0
+        # Kueue suspends what is created, and starts it later.
+        for name in ("jobs/tlcluster-ingest", "rayjobs/tlcluster"):
+            server.objects[name]["spec"]["suspend"] = False
+        server.requests.clear()
+        assert said(apply, server, checkout).returncode == 0
+        assert server.changes() == []
 
 
 # --- docs/clusters.md --------------------------------------------------------------------------
