@@ -35,6 +35,8 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "dropout": 0.0,
         "patience": 10,
         "learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup": 0.0,
         "weight_decay": 0.0,
         "global_batch": 128,
     }

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from tlcluster.cli import parse
 from tlcluster.errors import UserError
-from tlcluster.experiments import EXPERIMENTS
+from tlcluster.experiments import EXPERIMENTS, RECIPE
 from tlcluster.settings import (
     IngestSettings,
     OneSettings,
@@ -40,10 +40,7 @@ def refusal(model: type[BaseModel], arguments: Sequence[str]) -> str:
 
 
 NAMES = "allowed: frozen, augmented, regularized, finetuned"
-FIELDS = (
-    "allowed: base, base_trainable, augment, preprocess, dense_units, batch_norm, dropout, epochs, "
-    "patience, learning_rate, weight_decay, global_batch"
-)
+FIELDS = f"allowed: {', '.join(RECIPE)}"
 POSITIVE = "input should be greater than 0"
 AT_LEAST_ONE_WORKER = "an experiment needs at least 1 worker"
 N_OR_RANGE = "give a number N, or MIN:MAX"

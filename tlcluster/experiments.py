@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 
+LearningRateCurve = Literal["constant", "cosine"]
+
 MOST_EPOCHS = 1_000_000
 """Above every use; larger numbers would overflow in the arithmetic of steps and times."""
 
@@ -46,6 +48,10 @@ class Experiment(BaseModel):
     patience: int = _recipe(10, label="patience", unit="epochs", gt=0, le=MOST_EPOCHS)
     """Epochs without a better validation accuracy before training stops."""
     learning_rate: float = _recipe(1e-3, label="learning rate", gt=0, allow_inf_nan=False)
+    schedule: LearningRateCurve = _recipe("constant", label="learning-rate schedule")
+    """`cosine` falls to 0 at the end of the last epoch; see `tlcluster.training.learning_rate`."""
+    warmup: float = _recipe(0.0, label="warm-up", unit="of all steps", ge=0, lt=1)
+    """Share of all steps in which the learning rate rises linearly to `learning_rate`."""
     weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)

@@ -77,6 +77,7 @@ class EpochRecord(Record):
     images_per_second: float
     """Training images a second of training time, all workers together."""
     learning_rate: float
+    """Of its last step."""
     workers: int
 
 

@@ -94,6 +94,8 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.epochs": 3,
         "frozen.patience": 10,
         "frozen.learning_rate": 0.001,
+        "frozen.schedule": "constant",
+        "frozen.warmup": 0.0,
         "frozen.weight_decay": 0.0,
         "frozen.global_batch": 25,
     }

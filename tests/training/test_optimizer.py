@@ -86,6 +86,17 @@ def test_the_comparison_notices(other: Callable[[], keras.optimizers.Optimizer])
     assert not np.allclose(ours[0], theirs[0], rtol=3e-5, atol=1e-7)
 
 
+def test_a_step_at_another_rate_is_that_of_an_optimizer_with_this_rate() -> None:
+    class At(FusedAdam):
+        def apply_gradients(self, *args: object, **kwargs: object) -> tf.Tensor:
+            with self.at(tf.constant(1e-3)):
+                return super().apply_gradients(*args, **kwargs)
+
+    at, plain = At(0.5, 1e-2), FusedAdam(1e-3, 1e-2)
+    for found, expected in zip(trained(at)[0], trained(plain)[0], strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_without_weight_decay_the_graph_is_that_of_adam_alone() -> None:
     def operations(optimizer: FusedAdam) -> list[str]:
         variable = tf.Variable([[1.0, 2.0]])

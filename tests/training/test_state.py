@@ -24,6 +24,7 @@ SCHEDULE = Schedule(
     steps=4,
     epochs=9,
     patience=3,
+    warmup=0.5,
 )
 
 
@@ -55,7 +56,7 @@ def test_an_epoch_record_holds_the_means_of_the_epoch() -> None:
         "val_accuracy": 0.4,
         "seconds": 2.5,
         "images_per_second": 100.0,
-        "learning_rate": 2e-3,
+        "learning_rate": 2e-3 * (4 / 18),  # of the last step
         "workers": 2,
     }
     assert (state.epoch, state.step, state.rows, state.train_seconds) == (2, 0, 0, 0.0)

@@ -55,7 +55,7 @@ def main() -> None:
 
         # Made once, as in training; each epoch iterates over it again.
         tensors = dataset(
-            lambda: ((1, 0, batch) for batch in batches()), image_spec(index.image_shape)
+            lambda: ((1, 0, 1e-3, batch) for batch in batches()), image_spec(index.image_shape)
         )
     time_epochs(epoch, given.epochs)
 

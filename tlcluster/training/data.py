@@ -17,26 +17,27 @@ def image_spec(shape: tuple[int, int, int]) -> tf.TensorSpec:
 
 
 def dataset(
-    batches: Callable[[], Iterator[tuple[int, int, Batch]]], spec: tf.TensorSpec
+    steps: Callable[[], Iterator[tuple[int, int, float, Batch]]], spec: tf.TensorSpec
 ) -> tf.data.Dataset:
-    """(epoch, view, batch) triples → a dataset for `tlcluster.training.step.training_call`.
+    """(epoch, view, learning rate, batch) → a dataset for `tlcluster.training.step.training_call`.
 
-    Elements: inputs as `spec` says; labels (n,) and samples (n,); epoch, view and rows of
-    the global batch. All but the inputs are int64. n is this worker's part of the global
-    batch and may be 0.
+    Elements: inputs as `spec` says; int64 labels (n,) and samples (n,); int64 epoch, view and rows
+    of the global batch; float32 learning rate. n is this worker's part of the global batch and may
+    be 0.
     """
 
     def elements() -> Iterator[tuple[object, ...]]:
-        for epoch, view, batch in batches():
-            yield batch.inputs, batch.labels, batch.samples, epoch, view, batch.global_rows
+        for epoch, view, rate, batch in steps():
+            yield batch.inputs, batch.labels, batch.samples, epoch, view, batch.global_rows, rate
 
     many, one = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64)
+    signature = (spec, many, many, one, one, one, tf.TensorSpec((), tf.float32))
     options = tf.data.Options()
     # Each worker already reads only its own rows. With sharding it would read all of them.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     options.deterministic = True
     return (
-        tf.data.Dataset.from_generator(elements, output_signature=(spec, many, many, one, one, one))
+        tf.data.Dataset.from_generator(elements, output_signature=signature)
         .prefetch(PREFETCH)
         .with_options(options)
     )
@@ -48,20 +49,20 @@ class Feed:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        batches: Callable[[], Iterator[tuple[int, int, Batch]]],
+        steps: Callable[[], Iterator[tuple[int, int, float, Batch]]],
         spec: tf.TensorSpec,
     ) -> None:
         """
         Args:
             strategy: distributes the batches.
-            batches: see `dataset`; called once, in a thread of tf.data.
+            steps: see `dataset`; called once, in a thread of tf.data.
             spec: of the inputs.
         """
         self._error: Exception | None = None
 
-        def watched() -> Iterator[tuple[int, int, Batch]]:
+        def watched() -> Iterator[tuple[int, int, float, Batch]]:
             try:
-                yield from batches()
+                yield from steps()
             except Exception as error:
                 self._error = error
                 raise
@@ -72,7 +73,7 @@ class Feed:
 
     @contextlib.contextmanager
     def own_errors(self) -> Iterator[None]:
-        """Raise what `batches` raised; tf.data passes on only the text of an exception."""
+        """Raise what `steps` raised; tf.data passes on only the text of an exception."""
         try:
             yield
         except tf.errors.OpError:

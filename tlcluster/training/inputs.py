@@ -46,6 +46,8 @@ class Step(NamedTuple):
     epoch: int
     """Counts from 1."""
     view: int
+    rate: float
+    """The learning rate."""
     batch: Batch
 
 
@@ -151,7 +153,7 @@ def training_steps(inputs: Inputs, steps: Iterable[StepRows]) -> Iterator[Step]:
     steps, ahead = itertools.tee(steps)
     batches = inputs.read("train", ((step.view, step.rows) for step in ahead))
     for step, batch in zip(steps, batches, strict=True):
-        yield Step(step.epoch, step.view, batch)
+        yield Step(step.epoch, step.view, step.rate, batch)
 
 
 def split_part(inputs: Inputs, index: Index, split: str, schedule: Schedule) -> Iterator[Batch]:

@@ -3,6 +3,9 @@
 Keras' own makes a dozen passes, and `finetuned` has 15 million numbers to update in every step.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -29,6 +32,20 @@ class FusedAdam(keras.optimizers.Adam):
         # The operation is a single kernel; XLA has nothing to fuse.
         super().__init__(learning_rate, jit_compile=False)
         self._decay = weight_decay
+        self._rate: tf.Tensor | None = None
+
+    @contextlib.contextmanager
+    def at(self, rate: tf.Tensor) -> Iterator[None]:
+        """Use another learning rate while the block is traced.
+
+        Args:
+            rate: float32 scalar.
+        """
+        self._rate = rate
+        try:
+            yield
+        finally:
+            self._rate = None
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Update the variable and its two moments in place."""
@@ -36,7 +53,8 @@ class FusedAdam(keras.optimizers.Adam):
         first, second = self._momentums[place], self._velocities[place]
         step = tf.cast(self.iterations + 1, variable.dtype)
         beta_1, beta_2 = (tf.cast(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
-        learning_rate = tf.cast(self.learning_rate, variable.dtype)
+        rate = self.learning_rate if self._rate is None else self._rate
+        learning_rate = tf.cast(rate, variable.dtype)
         if self._decay and decays(variable):
             # Adam's step does not read the variable, so the order of the two does not matter.
             variable.assign_sub(learning_rate * self._decay * variable)

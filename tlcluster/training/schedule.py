@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tlcluster.dataset.order import Ints, RowBatch, steps_per_epoch, training_batches
+from tlcluster.experiments import LearningRateCurve
+from tlcluster.training.learning_rate import share
 from tlcluster.training.task import Task
 
 
@@ -16,12 +18,28 @@ class Schedule(NamedTuple):
     global_batch: int
     """Rows of a step, all workers together."""
     learning_rate: float
+    """The highest of all steps."""
     steps: int
     """Steps of an epoch."""
     epochs: int
     """Epochs at most."""
     patience: int
     """Epochs without a better validation accuracy before training stops."""
+    curve: LearningRateCurve = "constant"
+    """Of the learning rate after the warm-up."""
+    warmup: float = 0.0
+    """Share of all steps in which the learning rate rises."""
+
+    def rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step.
+
+        Args:
+            epoch: counts from 1.
+            step: of the epoch; counts from 0.
+        """
+        done = (epoch - 1) * self.steps + step
+        whole = self.epochs * self.steps
+        return self.learning_rate * share(done, whole, curve=self.curve, warmup=self.warmup)
 
 
 class StepRows(NamedTuple):
@@ -30,6 +48,8 @@ class StepRows(NamedTuple):
     epoch: int
     """Counts from 1."""
     view: int
+    rate: float
+    """The learning rate."""
     rows: RowBatch
 
 
@@ -50,6 +70,8 @@ def scheduled(task: Task, *, rank: int, workers: int, rows: int) -> Schedule:
         steps=steps_per_epoch(rows, global_batch),
         epochs=experiment.epochs,
         patience=experiment.patience,
+        curve=experiment.schedule,
+        warmup=experiment.warmup,
     )
 
 
@@ -74,6 +96,7 @@ def training_rows(
         view: epoch → the view that it shows.
     """
     for number in range(epoch, schedule.epochs + 1):
+        first = step if number == epoch else 0
         batches = training_batches(
             shard_rows,
             seed=schedule.seed,
@@ -81,7 +104,7 @@ def training_rows(
             global_batch=schedule.global_batch,
             rank=schedule.rank,
             world_size=schedule.workers,
-            first_step=step if number == epoch else 0,
+            first_step=first,
         )
-        for rows in batches:
-            yield StepRows(number, view(number), rows)
+        for place, rows in enumerate(batches, first):
+            yield StepRows(number, view(number), schedule.rate(number, place), rows)

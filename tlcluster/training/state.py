@@ -90,7 +90,7 @@ def after_epoch(
         val_accuracy=accuracy,
         seconds=state.train_seconds + validation_seconds,
         images_per_second=state.rows / state.train_seconds,
-        learning_rate=schedule.learning_rate,
+        learning_rate=schedule.rate(state.epoch, schedule.steps - 1),
         workers=schedule.workers,
     )
     better = accuracy > state.best_accuracy

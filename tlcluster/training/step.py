@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
-import tf_keras as keras
 
 from tlcluster.training import augment
 from tlcluster.training.collective import local, total
+from tlcluster.training.optimizer import FusedAdam
 from tlcluster.training.state import StepSums
 
 TrainingCall = Callable[[Iterator[tuple[tf.Tensor, ...]], int, bool], StepSums]
@@ -17,7 +17,7 @@ def training_call(
     strategy: tf.distribute.Strategy,
     logits_of: Callable[..., tf.Tensor],
     variables: list[tf.Variable],
-    optimizer: keras.optimizers.Optimizer,
+    optimizer: FusedAdam,
     *,
     augment_seed: int | None,
 ) -> TrainingCall:
@@ -43,6 +43,7 @@ def training_call(
         epoch: tf.Tensor,
         view: tf.Tensor,
         global_rows: tf.Tensor,
+        rate: tf.Tensor,
     ) -> tf.Tensor:
         if augment_seed is None:
             shown = tf.cast(inputs, tf.float32)
@@ -56,7 +57,9 @@ def training_call(
             # this worker's part, they add up to the gradient of the mean loss, however the batch
             # is split and however small the last one is.
             loss = tf.reduce_sum(losses) / tf.cast(global_rows, tf.float32)
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        gradients = tape.gradient(loss, variables)
+        with optimizer.at(rate):
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
         right = tf.argmax(logits, axis=1) == labels
         return tf.stack(
             [
