@@ -28,6 +28,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
     recipe = {
         "base": "vgg16",
         "base_trainable": False,
+        "taps": "last",
         "augment": False,
         "preprocess": "raw",
         "dense_units": 512,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tlcluster.backbones import BACKBONES
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
 from tlcluster.recipe_files import MOST_BYTES, PROFILES, profile_name
@@ -104,6 +105,12 @@ def test_a_fifth_experiment_with_weight_decay_is_two_lines_in_a_file(resolved: R
     assert fifth.model_dump(include=set(RECIPE)) == {**frozen, "weight_decay": 1e-4}
 
 
+@pytest.mark.parametrize("taps", ["block4,block3,last", " last, block3 ,block4"])
+def test_taps_have_one_order_however_they_are_written(taps: str, resolved: Resolved) -> None:
+    recipe = resolved("", f"frozen.taps={taps}", chosen="frozen")
+    assert recipe.chosen[0].taps == "block3,block4,last"
+
+
 def test_without_a_profile_a_file_builds_on_the_study(resolved: Resolved) -> None:
     assert by_name(resolved("")) == EXPERIMENTS
 
@@ -195,6 +202,17 @@ REFUSED = {
     "[every]\nlearning_rate = nan": "every.learning_rate = nan: input should be a finite number",
     "[every]\nbase = 'vgg17'": 'every.base = "vgg17": no such base; did you mean vgg19 or vgg16? '
     "allowed: vgg16, vgg19, resnet50, mobilenet_v2",
+    "[every]\ntaps = 'block6'": "every.taps = \"block6\": the base vgg16 has no block 'block6'; "
+    "did you mean block5 or block4? allowed: block1, block2, block3, block4, block5, last",
+    "[every]\ntaps = 'block1,block1'": 'every.taps = "block1,block1": has block1 twice; name each '
+    "once",
+    "[every]\ntaps = ''": "every.taps = \"\": the base vgg16 has no block ''; allowed: block1, "
+    "block2, block3, block4, block5, last",
+    "[every]\ntaps = 'block4'\n[experiments.b]\nbase = 'resnet50'": (
+        "experiments.b.taps = \"block4\": the base resnet50 has no block 'block4'; did you mean "
+        "conv4_block4 or conv3_block4? allowed: "
+        + ", ".join((*BACKBONES["resnet50"].blocks, "last"))
+    ),
     "every = 3": "every = 3: give a table of keys and values",
     "[experiments]\nwide = 3": "experiments.wide = 3: give a table of keys and values",
     "profile = 'other.toml'": 'profile = "other.toml": a file builds on a built-in profile; '

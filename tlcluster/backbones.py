@@ -9,6 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+LAST = "last"
+"""In `taps`: the last map of the base."""
+
+_VGG_BLOCKS = tuple(f"block{number}" for number in range(1, 6))
+
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
@@ -28,6 +33,9 @@ class Backbone(NamedTuple):
     preprocessing: Literal["caffe", "tf", "torch"]
     """Mode of Keras' `preprocess_input`: `caffe` converts RGB to BGR and subtracts the ImageNet
     means, `tf` scales to −1…1, `torch` scales to 0…1 and normalises each channel."""
+    blocks: tuple[str, ...] = ()
+    """Names of its blocks, from the image on, as its layers' names begin; see `taps` in a
+    recipe."""
     smallest_side: int = 32
     """Smallest height and width of an image, in pixels."""
     train_batch_norm: bool = True
@@ -51,6 +59,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 weights_url=f"{_KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
                 weights_md5="6d6bbae143d832006294945121d1f1fc",
                 preprocessing="caffe",
+                blocks=_VGG_BLOCKS,
             ),
             Backbone(
                 name="vgg19",
@@ -59,6 +68,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 weights_url=f"{_KERAS}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
                 weights_md5="253f8cb515780f3b799900260a226db6",
                 preprocessing="caffe",
+                blocks=_VGG_BLOCKS,
             ),
             Backbone(
                 name="resnet50",
@@ -67,6 +77,11 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 weights_url=f"{_KERAS}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
                 weights_md5="4d473c1dd8becc155b73f8504c6f6626",
                 preprocessing="caffe",
+                blocks=tuple(
+                    f"conv{stage}_block{number}"
+                    for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3))
+                    for number in range(1, blocks + 1)
+                ),
             ),
             Backbone(
                 name="mobilenet_v2",
@@ -76,6 +91,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
                 "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
                 weights_md5=None,
                 preprocessing="tf",
+                blocks=("expanded_conv", *(f"block_{number}" for number in range(1, 17))),
             ),
         )
     }

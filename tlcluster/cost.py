@@ -39,9 +39,9 @@ def longest_first(
     """The order of admission: the experiment that takes longest starts first.
 
     Args:
-        forward: base → operations of its forward pass for one image, in any unit.
+        forward: name → operations of a forward pass of its base for one image, in any unit.
     """
     even = {"train": 1, "valid": 1, "test": 1}
     return sorted(
-        experiments, key=lambda experiment: -flop(experiment, forward[experiment.base], even)
+        experiments, key=lambda experiment: -flop(experiment, forward[experiment.name], even)
     )

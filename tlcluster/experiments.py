@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from tlcluster.backbones import BACKBONES
+from tlcluster.backbones import BACKBONES, LAST
 from tlcluster.cli import nearest
 
 LearningRateCurve = Literal["constant", "cosine"]
@@ -36,6 +36,10 @@ class Experiment(BaseModel):
     base: str = _recipe("vgg16", label="base")
     """One of `tlcluster.backbones.BACKBONES`."""
     base_trainable: bool = _recipe(False, label="base trained")
+    taps: str = _recipe(LAST, label="features from")
+    """`last` flattens the last map of the base. Names of its blocks, separated by commas, take the
+    mean of each channel of each block's last map; `last` may be one of them. Blocks above the
+    highest tap are left out."""
     augment: bool = _recipe(False, label="images augmented")
     preprocess: Literal["raw", "base"] = _recipe("raw", label="input preprocessing")
     """`raw` feeds RGB in 0…255, as the study did; `base` is the preprocessing of the base."""
@@ -62,6 +66,22 @@ class Experiment(BaseModel):
         if value not in BACKBONES:
             raise ValueError(f"no such base; {nearest(value, BACKBONES)}")
         return value
+
+    @field_validator("taps")
+    @classmethod
+    def _known_taps(cls, value: str, info: ValidationInfo) -> str:
+        base = info.data.get("base")
+        if base is None:  # refused for itself
+            return value
+        known = (*BACKBONES[base].blocks, LAST)
+        taps = [tap.strip() for tap in value.split(",")]
+        for tap in taps:
+            if tap not in known:
+                raise ValueError(f"the base {base} has no block {tap!r}; {nearest(tap, known)}")
+            if taps.count(tap) > 1:
+                raise ValueError(f"has {tap} twice; name each once")
+        # In one order, so that the same taps are the same features.
+        return ",".join(tap for tap in known if tap in taps)
 
     @field_validator("preprocess", mode="before")
     @classmethod

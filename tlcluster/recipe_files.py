@@ -272,11 +272,13 @@ def changed(
     Raises:
         UserError: a value is not allowed.
     """
+    values = {**experiment.model_dump(), **fields}
     try:
-        return Experiment.model_validate({**experiment.model_dump(), **fields}, strict=strict)
+        return Experiment.model_validate(values, strict=strict)
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")
         field = str(first["loc"][0]) if first["loc"] else next(iter(fields))
-        value = f" = {_literal(fields.get(field))}" if strict else f"={fields.get(field)}"
+        # A change of one field can make the value of another wrong.
+        value = f" = {_literal(values.get(field))}" if strict else f"={values.get(field)}"
         raise UserError(f"{at}{field}{value}: {message[0].lower()}{message[1:]}") from None

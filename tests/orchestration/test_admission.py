@@ -212,7 +212,7 @@ def test_the_work_of_an_experiment_is_counted_in_passes_of_the_base(
 
 
 def test_what_takes_longest_starts_first() -> None:
-    order = longest_first(tuple(EXPERIMENTS.values()), {"vgg16": 1.0})
+    order = longest_first(tuple(EXPERIMENTS.values()), dict.fromkeys(EXPERIMENTS, 1.0))
     assert [experiment.name for experiment in order] == [
         "finetuned",
         "regularized",
@@ -223,6 +223,8 @@ def test_what_takes_longest_starts_first() -> None:
 
 def test_an_experiment_with_a_larger_base_starts_before_one_with_a_smaller_base() -> None:
     frozen = EXPERIMENTS["frozen"]
-    bases = [frozen.model_copy(update={"base": base}) for base in ("mobilenet_v2", "vgg19")]
+    bases = [
+        frozen.model_copy(update={"base": base, "name": base}) for base in ("mobilenet_v2", "vgg19")
+    ]
     order = longest_first(bases, {"mobilenet_v2": 12e6, "vgg19": 797e6})
     assert [experiment.base for experiment in order] == ["vgg19", "mobilenet_v2"]

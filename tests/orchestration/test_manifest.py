@@ -86,6 +86,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "scale_batch": False,
         "frozen.base": "vgg16",
         "frozen.base_trainable": False,
+        "frozen.taps": "last",
         "frozen.augment": False,
         "frozen.preprocess": "raw",
         "frozen.dense_units": 512,

@@ -12,7 +12,7 @@ from tlcluster import backbones, experiments
 from tlcluster.backbones import BACKBONES, Backbone
 from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.training import model
-from tlcluster.training.base import Preprocess, block_of
+from tlcluster.training.base import Preprocess, block_of, build_base, pooled, tapped, tapped_shape
 from tlcluster.training.model import (
     Models,
     build_models,
@@ -106,6 +106,36 @@ def test_the_head_sees_the_same_map_from_features_as_from_images(base: str) -> N
         rtol=1e-4,
         atol=1e-4,
     )
+
+
+TAPS = {
+    "vgg16": (["block2", "block5"], (1, 1, 128 + 512)),
+    "vgg19": (["block3"], (1, 1, 256)),
+    "resnet50": (["conv2_block3", "conv4_block6", "last"], (1, 1, 256 + 1024 + 2048)),
+    "mobilenet_v2": (["expanded_conv", "block_13"], (1, 1, 16 + 160)),
+}
+
+
+@pytest.mark.parametrize("base", BACKBONES)
+def test_a_base_names_its_blocks_and_taps_are_the_means_of_their_last_maps(base: str) -> None:
+    whole = build_base(BACKBONES[base], (64, 40, 3))
+    blocks = dict.fromkeys(block_of(layer.name) for layer in whole.layers)
+    assert tuple(block for block in blocks if block) == BACKBONES[base].blocks
+    taps, shape = TAPS[base]
+    trunk = tapped(whole, taps)
+    assert tapped_shape(trunk, taps) == shape
+    assert trunk.name == whole.name
+    pictures = images((64, 40, 3), 2)
+    means = pooled(trunk(pictures, training=False), taps)
+    assert means.shape == (2, *shape)
+    start = 0
+    for tap in taps:
+        last = [layer for layer in whole.layers if tap in ("last", block_of(layer.name))][-1]
+        expected = keras.Model(whole.input, last.output)(pictures, training=False)
+        expected = expected.numpy().mean(axis=(1, 2))
+        found = means[:, 0, 0, start : start + expected.shape[1]]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        start += expected.shape[1]
 
 
 @pytest.mark.parametrize("base", ["resnet50", "mobilenet_v2"])

@@ -121,6 +121,34 @@ def test_preprocessing_is_a_layer_between_image_and_base() -> None:
     assert names[:3] == ["images", "preprocess", "block1_conv1"]
 
 
+def test_taps_are_layers_between_the_base_and_the_head_and_the_rest_of_the_base_is_left_out() -> (
+    None
+):
+    models = built("regularized", taps="block3,block4")
+    records = layer_records(models.whole)
+    means = ["block3_mean", "block4_mean", "means"]
+    assert [record.name for record in records] == [
+        "images",
+        *VGG16[: VGG16.index("block5_conv1")],
+        *means,
+        *HEADS["regularized"],
+    ]
+    by_name = {record.name: record for record in records}
+    assert [by_name[name].output_shape for name in means] == [(1, 1, 256), (1, 1, 512), (1, 1, 768)]
+    assert by_name["base_norm"].output_shape == (1, 1, 768)
+    assert models.base.output_shape == (None, 768)
+
+
+def test_taps_start_from_the_published_weights(
+    imagenet_weights: bytes, sample_images: np.ndarray
+) -> None:
+    images = tf.constant(sample_images[:4], tf.float32)
+    tapped, plain = (
+        built("frozen", imagenet_weights, taps=taps).base(images) for taps in ("block5", "last")
+    )
+    np.testing.assert_allclose(tapped, plain, rtol=1e-5)  # the mean of one pixel
+
+
 @pytest.mark.parametrize("preprocess", ["raw", "base"])
 @pytest.mark.parametrize("name", ["frozen", "regularized"])
 def test_the_whole_is_the_head_of_the_base(

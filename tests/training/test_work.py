@@ -15,6 +15,7 @@ MIXED = (
     *EXPERIMENTS.values(),
     EXPERIMENTS["finetuned"].model_copy(update={"base": "mobilenet_v2", "name": "small"}),
     EXPERIMENTS["regularized"].model_copy(update={"base": "resnet50", "name": "deep"}),
+    EXPERIMENTS["regularized"].model_copy(update={"taps": "block3,block4", "name": "tapped"}),
 )
 
 
@@ -41,6 +42,13 @@ def test_other_bases_take_a_49th_of_what_is_published_for_224_by_224(
 def test_the_last_map_is_that_of_the_base(answers: dict[str, Work]) -> None:
     shapes = {name: answers[name].feature_shape for name in ("frozen", "small", "deep")}
     assert shapes == {"frozen": (1, 1, 512), "small": (1, 1, 1280), "deep": (1, 1, 2048)}
+
+
+def test_blocks_above_the_highest_tap_are_no_work(answers: dict[str, Work]) -> None:
+    assert answers["tapped"].feature_shape == (1, 1, 256 + 512)
+    # Three convolutions of 512 channels on 2×2 pixels are left out.
+    saved = answers["frozen"].forward_flop - answers["tapped"].forward_flop
+    assert saved == pytest.approx(3 * 2 * 4 * 9 * 512 * 512, rel=0.01)
 
 
 def test_parameters_are_those_of_the_models_that_are_trained(answers: dict[str, Work]) -> None:
@@ -71,26 +79,23 @@ def test_asking_imports_no_tensorflow() -> None:
 
 def test_a_run_with_one_base_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "ask_work", None)
-    assert forward_flops(tuple(EXPERIMENTS.values()), (32, 32, 3)) == {"vgg16": 1.0}
+    found = forward_flops(tuple(EXPERIMENTS.values()), (32, 32, 3))
+    assert found == dict.fromkeys(EXPERIMENTS, 1.0)
 
 
-def test_a_run_with_two_bases_asks_once_for_each_base(
+def test_a_run_with_several_bases_asks_once_for_each_part_of_a_base(
     monkeypatch: pytest.MonkeyPatch, answers: dict[str, Work]
 ) -> None:
     asked = []
 
     def ask(experiments: list, **_: object) -> list[Work]:  # type: ignore[type-arg]
-        asked.append([experiment.base for experiment in experiments])
+        asked.append([experiment.name for experiment in experiments])
         return [answers[experiment.name] for experiment in experiments]
 
     monkeypatch.setattr(work, "ask_work", ask)
     found = forward_flops(MIXED, (32, 32, 3))
-    assert [sorted(bases) for bases in asked] == [["mobilenet_v2", "resnet50", "vgg16"]]
-    assert found == {
-        "vgg16": answers["frozen"].forward_flop,
-        "mobilenet_v2": answers["small"].forward_flop,
-        "resnet50": answers["deep"].forward_flop,
-    }
+    assert [sorted(names) for names in asked] == [["deep", "frozen", "small", "tapped"]]
+    assert found == {name: work.forward_flop for name, work in answers.items()}
 
 
 def test_a_child_that_fails_is_one_line_with_its_last_words() -> None:

@@ -1,11 +1,12 @@
 """A backbone → its Keras network, and its preprocessing as a layer."""
 
 import re
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tlcluster.backbones import Backbone
+from tlcluster.backbones import LAST, Backbone
 from tlcluster.training.batch_norm import GlobalBatchNorm
 from tlcluster.training.small_maps import convolve, replaces
 
@@ -45,6 +46,59 @@ def build_base(backbone: Backbone, image_shape: tuple[int, int, int]) -> keras.M
     """
     constructor = getattr(keras.applications, backbone.constructor)
     return constructor(include_top=False, weights=None, input_shape=image_shape)
+
+
+def tapped(base: keras.Model, taps: Sequence[str]) -> keras.Model:
+    """The part of a base that the head needs.
+
+    Args:
+        base: see `build_base`.
+        taps: blocks of the base, in its order; `LAST` is its last map.
+
+    Returns:
+        The base itself if only its last map is tapped. Otherwise a model of the same name with the
+        same layers and weights, up to the highest tap: images → the last map of each block, a list
+        if there are several.
+    """
+    if list(taps) == [LAST]:
+        return base
+    maps = {block_of(layer.name): layer.output for layer in base.layers} | {LAST: base.output}
+    outputs = [maps[tap] for tap in taps]
+    return keras.Model(base.input, outputs if len(outputs) > 1 else outputs[0], name=base.name)
+
+
+def tapped_shape(trunk: keras.Model, taps: Sequence[str]) -> tuple[int, int, int]:
+    """Shape of what the head gets, (height, width, channels).
+
+    Args:
+        trunk: of `tapped`.
+        taps: its taps.
+    """
+    shape = trunk.output_shape
+    if list(taps) == [LAST]:
+        return shape[1:]
+    return (1, 1, sum(one[-1] for one in (shape if isinstance(shape, list) else [shape])))
+
+
+def pooled(maps: Sequence[tf.Tensor] | tf.Tensor, taps: Sequence[str]) -> tf.Tensor:
+    """What the head gets of the maps of `tapped`: the last map, or the means of the channels.
+
+    Args:
+        maps: (n, height, width, channels) each, Keras tensors.
+        taps: their names.
+
+    Returns:
+        (n, height, width, channels), or float32 (n, 1, 1, all channels).
+    """
+    if list(taps) == [LAST]:
+        return maps
+    means = [
+        keras.layers.GlobalAveragePooling2D(keepdims=True, dtype="float32", name=f"{tap}_mean")(one)
+        for tap, one in zip(taps, maps if len(taps) > 1 else [maps], strict=True)
+    ]
+    if len(means) == 1:
+        return means[0]
+    return keras.layers.Concatenate(dtype="float32", name="means")(means)
 
 
 def set_trainable(base: keras.Model, backbone: Backbone, *, trainable: bool) -> None:

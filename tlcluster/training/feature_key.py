@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import NamedTuple
 
+from tlcluster.backbones import LAST
 from tlcluster.storage.protocol import Store
 
 FOLDER = "features"
@@ -28,12 +29,16 @@ class FeatureKey(NamedTuple):
     """Name of the base."""
     image_shape: tuple[int, int, int]
     """(height, width, channels)."""
+    taps: str = LAST
+    """Maps of the base that the features are made of; see `Experiment.taps`."""
 
     def place(self, split: str, view: int) -> str:
         """The folder of one view of a split. Plain images do not depend on the seed."""
+        defaults = self._field_defaults
         facts = {
             "version": VERSION,
-            **self._asdict(),
+            # A field with its default adds nothing: features from before the field are still found.
+            **{k: v for k, v in self._asdict().items() if k not in defaults or v != defaults[k]},
             "seed": None if view == PLAIN else self.seed,
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,9 @@ from tlcluster.training.base import (
     Preprocess,
     block_of,
     build_base,
+    pooled,
     set_trainable,
+    tapped,
     use_global_batch_norm,
     use_small_maps,
 )
@@ -62,7 +64,7 @@ class Models(NamedTuple):
     """The network of one experiment: whole, and in two parts that share its weights.
 
     Keys, int64 (n, 2), are the epoch and sample of each row; only Dropout reads them. A row of
-    features is the last map of the base, flattened as Keras' Flatten does it.
+    features is what the head gets of the base, flattened as Keras' Flatten does it.
     """
 
     whole: keras.Model
@@ -123,19 +125,20 @@ def build_models(
     base = build_base(backbone, image_shape)
     if imagenet_weights is not None:
         load_weights_file(base, imagenet_weights, name="base.h5")
-    set_trainable(base, backbone, trainable=experiment.base_trainable)
-    use_global_batch_norm(base, norm)
+    taps = experiment.taps.split(",")
+    trunk = tapped(base, taps)
+    set_trainable(trunk, backbone, trainable=experiment.base_trainable)
+    use_global_batch_norm(trunk, norm)
     if not tf.config.list_physical_devices("GPU"):
-        use_small_maps(base)
+        use_small_maps(trunk)
 
     raw = experiment.preprocess == "raw"
-    last_map = base(
-        images if raw else Preprocess(backbone.preprocessing, name="preprocess")(images)
-    )
-    head, layers = build_head(experiment, last_map.shape[1:], classes=classes, seed=seed)
+    shown = images if raw else Preprocess(backbone.preprocessing, name="preprocess")(images)
+    features = pooled(trunk(shown), taps)
+    head, layers = build_head(experiment, features.shape[1:], classes=classes, seed=seed)
     return Models(
-        whole=keras.Model([images, keys], _applied(layers, last_map, keys), name=experiment.name),
-        base=keras.Model(images, keras.layers.Reshape((-1,), dtype="float32")(last_map)),
+        whole=keras.Model([images, keys], _applied(layers, features, keys), name=experiment.name),
+        base=keras.Model(images, keras.layers.Reshape((-1,), dtype="float32")(features)),
         head=head,
         norm=norm,
     )
@@ -144,17 +147,17 @@ def build_models(
 def build_head(
     experiment: Experiment, map_shape: tuple[int, int, int], *, classes: int, seed: int
 ) -> tuple[keras.Model, list[keras.layers.Layer]]:
-    """The head on features, and its layers, which take the base's last map.
+    """The head on features, and its layers, which take a map.
 
     Args:
-        map_shape: of the last map, (height, width, channels).
+        map_shape: of the map, (height, width, channels); see `tapped_shape`.
     """
     keys = keras.Input((2,), dtype=tf.int64, name="keys")
     features = keras.Input((math.prod(map_shape),), name="features")
     layers = _head(experiment, classes=classes, seed=seed)
     # BatchNorm works on the map, so the features become a map again.
-    last_map = keras.layers.Reshape(map_shape)(features)
-    return keras.Model([features, keys], _applied(layers, last_map, keys)), layers
+    shaped = keras.layers.Reshape(map_shape)(features)
+    return keras.Model([features, keys], _applied(layers, shaped, keys)), layers
 
 
 def _head(experiment: Experiment, *, classes: int, seed: int) -> list[keras.layers.Layer]:

@@ -57,6 +57,7 @@ def feature_key(task: Task, image_shape: tuple[int, int, int]) -> FeatureKey:
         seed=task.view_seed,
         base=experiment.base,
         image_shape=image_shape,
+        taps=experiment.taps,
     )
 
 

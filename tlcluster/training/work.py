@@ -33,12 +33,12 @@ class Work(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     forward_flop: float
-    """Floating-point operations of a forward pass of the base for one image; a multiplication and
-    an addition are two."""
+    """Floating-point operations of a forward pass for one image of the part of the base that is
+    used; a multiplication and an addition are two."""
     trainable_params: int
     total_params: int
     feature_shape: tuple[int, ...]
-    """Shape of the base's last map, (height, width, channels)."""
+    """Shape of what the head gets of the base, (height, width, channels)."""
 
 
 def ask_work(
@@ -90,40 +90,55 @@ def ask_work(
 def forward_flops(
     experiments: Sequence[Experiment], image_shape: tuple[int, int, int]
 ) -> Mapping[str, float]:
-    """Base → floating-point operations of its forward pass for one image, to compare experiments.
+    """Name of an experiment → operations of a forward pass of its base for one image.
 
-    If there is only one base, its value is 1: a common factor changes no comparison, so no process
-    is started.
+    They are for comparison. If all use the same part of the same base, each value is 1: a common
+    factor changes no comparison, so no process is started.
     """
-    # The first experiment of each base; the head makes no difference.
-    by_base = {experiment.base: experiment for experiment in reversed(experiments)}
-    if len(by_base) < 2:
-        return dict.fromkeys(by_base, 1.0)
-    works = ask_work(list(by_base.values()), image_shape=image_shape, classes=2)
-    return {base: work.forward_flop for base, work in zip(by_base, works, strict=True)}
+    # The first experiment of each part; the head makes no difference.
+    first = {part(experiment): experiment for experiment in reversed(experiments)}
+    if len(first) < 2:
+        flop = dict.fromkeys(first, 1.0)
+    else:
+        answers = ask_work(list(first.values()), image_shape=image_shape, classes=2)
+        flop = {one: work.forward_flop for one, work in zip(first, answers, strict=True)}
+    return {experiment.name: flop[part(experiment)] for experiment in experiments}
+
+
+def part(experiment: Experiment) -> tuple[str, str]:
+    """What decides the work of a forward pass: the base, and how much of it is used."""
+    return experiment.base, experiment.taps
 
 
 def works(
     experiments: Sequence[Experiment], *, image_shape: tuple[int, int, int], classes: int
 ) -> list[Work]:
     """The work of each experiment. Imports TensorFlow, which `ask_work` does not."""
-    from tlcluster.training.base import build_base, forward_flop, set_trainable  # noqa: PLC0415
+    from tlcluster.training.base import (  # noqa: PLC0415
+        build_base,
+        forward_flop,
+        set_trainable,
+        tapped,
+        tapped_shape,
+    )
     from tlcluster.training.model import build_head, parameter_counts  # noqa: PLC0415
 
-    backbones = {experiment.base: BACKBONES[experiment.base] for experiment in experiments}
-    bases = {name: build_base(backbone, image_shape) for name, backbone in backbones.items()}
-    flop = {name: forward_flop(base) for name, base in bases.items()}
+    trunks = {
+        part(one): tapped(build_base(BACKBONES[one.base], image_shape), one.taps.split(","))
+        for one in {part(experiment): experiment for experiment in experiments}.values()
+    }
+    flop = {one: forward_flop(trunk) for one, trunk in trunks.items()}
     found = []
     for experiment in experiments:
-        base = bases[experiment.base]
-        set_trainable(base, backbones[experiment.base], trainable=experiment.base_trainable)
-        map_shape = base.output_shape[1:]
+        trunk = trunks[part(experiment)]
+        set_trainable(trunk, BACKBONES[experiment.base], trainable=experiment.base_trainable)
+        map_shape = tapped_shape(trunk, experiment.taps.split(","))
         head, _ = build_head(experiment, map_shape, classes=classes, seed=0)
-        counts = parameter_counts(base), parameter_counts(head)
+        counts = parameter_counts(trunk), parameter_counts(head)
         trainable, total = (sum(count) for count in zip(*counts, strict=True))
         found.append(
             Work(
-                forward_flop=flop[experiment.base],
+                forward_flop=flop[part(experiment)],
                 trainable_params=trainable,
                 total_params=total,
                 feature_shape=map_shape,
