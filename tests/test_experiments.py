@@ -31,6 +31,8 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "taps": "last",
         "augment": False,
         "preprocess": "raw",
+        "input_size": 0,
+        "upsampling": "bicubic",
         "dense_units": 512,
         "batch_norm": False,
         "dropout": 0.0,

@@ -15,6 +15,8 @@ from tlcluster.cli import nearest
 
 LearningRateCurve = Literal["constant", "cosine"]
 
+Upsampling = Literal["bicubic", "bilinear"]
+
 MOST_EPOCHS = 1_000_000
 """Above every use; larger numbers would overflow in the arithmetic of steps and times."""
 
@@ -43,6 +45,10 @@ class Experiment(BaseModel):
     augment: bool = _recipe(False, label="images augmented")
     preprocess: Literal["raw", "base"] = _recipe("raw", label="input preprocessing")
     """`raw` feeds RGB in 0…255, as the study did; `base` is the preprocessing of the base."""
+    input_size: int = _recipe(0, label="input size", unit="pixels", ge=0, le=1024)
+    """The shorter side of the images as the base sees them; 0 leaves them as they are."""
+    upsampling: Upsampling = _recipe("bicubic", label="upsampling")
+    """How images are made as large as `input_size`."""
     dense_units: int = _recipe(512, label="dense units", gt=0, le=65_536)
     batch_norm: bool = _recipe(False, label="batch normalisation")
     dropout: float = _recipe(0.0, label="dropout rate", ge=0, lt=1)
@@ -59,6 +65,23 @@ class Experiment(BaseModel):
     weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
+
+    def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape of the images as the base sees them, (height, width, channels).
+
+        Args:
+            image_shape: of the data set. The longer side keeps its proportion to the shorter one,
+                in whole pixels.
+        """
+        if not self.input_size:
+            return image_shape
+        height, width, channels = image_shape
+        shorter = min(height, width)
+        return (
+            round(self.input_size * height / shorter),
+            round(self.input_size * width / shorter),
+            channels,
+        )
 
     @field_validator("base")
     @classmethod

@@ -89,6 +89,8 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.taps": "last",
         "frozen.augment": False,
         "frozen.preprocess": "raw",
+        "frozen.input_size": 0,
+        "frozen.upsampling": "bicubic",
         "frozen.dense_units": 512,
         "frozen.batch_norm": False,
         "frozen.dropout": 0.0,

@@ -165,8 +165,23 @@ def test_a_store_of_images_too_small_for_a_base_is_refused(copied_store: Path) -
     change_index(copied_store, image_shape=[64, 28, 3])
     assert refusal(store=str(copied_store)) == (
         f"{copied_store}: its images are 28×64, and the base vgg16 takes 32 pixels a side and "
-        "more; ingest them again with --image-size 32 into another place, or choose experiments "
-        "with another base"
+        "more; set input_size to 32 or more, ingest them again with --image-size 32 into another "
+        "place, or choose experiments with another base"
+    )
+
+
+def test_images_are_made_larger_for_a_base_and_never_smaller(
+    copied_store: Path, pretended_cluster: Callable[[int], None]
+) -> None:
+    pretended_cluster(1)
+    change_index(copied_store, image_shape=[64, 28, 3])
+    prepare(store=str(copied_store), set=("*.input_size=32",))
+    assert refusal(store=str(copied_store), set=("*.input_size=30",)) == (
+        "frozen.input_size 30: the base vgg16 takes 32 pixels a side and more; give 32 or more"
+    )
+    assert refusal(store=str(copied_store), set=("*.input_size=20",)) == (
+        f"frozen.input_size 20: the images of {copied_store} are 28×64, and they are only made "
+        "larger; give 28 or more, or 0 to leave them"
     )
 
 

@@ -101,6 +101,7 @@ def opened(sample_store: Store, index: Index, small_base: keras.Model, store: Wa
             "key": key,
             "base": small_base,
             "claim": CLAIM,
+            "batch": 256,
         }
         return FeatureStore(index=index, **{**arguments, **changes})
 
@@ -303,18 +304,17 @@ def test_a_claim_that_its_owner_renews_is_respected_however_long_it_takes(
 ) -> None:
     monkeypatch.setattr(features, "CLAIM_SECONDS", 1.0)
     monkeypatch.setattr(features, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(features, "BATCH", 10)
 
     def before_put(_: str) -> None:
         time.sleep(0.2)
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(opened().load, "train", 1, 0)
+        first = pool.submit(opened(batch=10).load, "train", 1, 0)
         store.before_put = before_put
         while not found(store, ".claim"):
             time.sleep(0.01)
         began = time.monotonic()
-        second = pool.submit(opened().load, "train", 1, 0)
+        second = pool.submit(opened(batch=10).load, "train", 1, 0)
         np.testing.assert_array_equal(first.result(60).inputs, second.result(60).inputs)
     assert time.monotonic() - began > 2 * features.CLAIM_SECONDS
     assert len(store.computed) == 1

@@ -23,6 +23,7 @@ from tlcluster.training.model import (
     parameter_counts,
     weights_file,
 )
+from tlcluster.training.upsample import Upsample
 
 SHAPE = (32, 32, 3)
 
@@ -119,6 +120,29 @@ def test_layer_records_lead_from_the_image_through_the_base_to_the_logits(name: 
 def test_preprocessing_is_a_layer_between_image_and_base() -> None:
     names = [record.name for record in layer_records(built("frozen", preprocess="base").whole)]
     assert names[:3] == ["images", "preprocess", "block1_conv1"]
+
+
+def test_images_are_made_larger_between_the_input_and_the_base(sample_images: np.ndarray) -> None:
+    models = built("frozen", seed=1, input_size=64, preprocess="base")
+    records = {record.name: record for record in layer_records(models.whole)}
+    assert list(records)[:4] == ["images", "upsample", "preprocess", "block1_conv1"]
+    assert records["images"].output_shape == (32, 32, 3)
+    assert records["block1_conv1"].output_shape == (64, 64, 64)
+    assert models.base.output_shape == (None, 2 * 2 * 512)
+    images = tf.constant(sample_images[:2], tf.float32)
+    larger = build_models(
+        EXPERIMENTS["frozen"].model_copy(update={"preprocess": "base"}),
+        image_shape=(64, 64, 3),
+        classes=10,
+        seed=1,
+        imagenet_weights=None,
+    )
+    np.testing.assert_allclose(
+        models.base(images),
+        larger.base(Upsample(64, 64, "bicubic")(images)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_taps_are_layers_between_the_base_and_the_head_and_the_rest_of_the_base_is_left_out() -> (

@@ -71,6 +71,13 @@ def test_larger_images_and_more_classes_are_more_work() -> None:
     assert other.trainable_params == (2 * 3 * 512 + 1) * 512 + 513 * 100
 
 
+def test_images_made_larger_are_the_work_of_larger_images() -> None:
+    larger = EXPERIMENTS["frozen"].model_copy(update={"input_size": 64})
+    (one,) = works([larger], image_shape=(32, 48, 3), classes=10)
+    (other,) = works([EXPERIMENTS["frozen"]], image_shape=(64, 96, 3), classes=10)
+    assert one == other
+
+
 def test_asking_imports_no_tensorflow() -> None:
     code = "import sys, tlcluster.training.work; print('tensorflow' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -167,13 +167,24 @@ def checked_index(store: Store, experiments: Iterable[Experiment]) -> tuple[Inde
             f"{store.url}: its images have {channels} channels, and the bases take 3 (RGB); ingest "
             "the images again with this version into another place"
         )
-    for base in dict.fromkeys(experiment.base for experiment in experiments):
+    for experiment in experiments:
+        name, base, size = experiment.name, experiment.base, experiment.input_size
         side = BACKBONES[base].smallest_side
-        if min(height, width) < side:
+        if 0 < size < min(height, width):
+            raise UserError(
+                f"{name}.input_size {size}: the images of {store.url} are {width}×{height}, and "
+                f"they are only made larger; give {min(height, width)} or more, or 0 to leave them"
+            )
+        if 0 < size < side:
+            raise UserError(
+                f"{name}.input_size {size}: the base {base} takes {side} pixels a side and more; "
+                f"give {side} or more"
+            )
+        if not size and min(height, width) < side:
             raise UserError(
                 f"{store.url}: its images are {width}×{height}, and the base {base} takes {side} "
-                f"pixels a side and more; ingest them again with --image-size {side} into another "
-                "place, or choose experiments with another base"
+                f"pixels a side and more; set input_size to {side} or more, ingest them again with "
+                f"--image-size {side} into another place, or choose experiments with another base"
             )
     check_complete(store, index)
     return index, sha256

@@ -29,6 +29,8 @@ class FeatureKey(NamedTuple):
     """Name of the base."""
     image_shape: tuple[int, int, int]
     """(height, width, channels)."""
+    upsampled: str = ""
+    """Size and method, if the images are made larger."""
     taps: str = LAST
     """Maps of the base that the features are made of; see `Experiment.taps`."""
 

@@ -38,9 +38,6 @@ from tlcluster.training import augment
 from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import PLAIN, FeatureKey
 
-BATCH = 256
-"""Images in a forward pass; fixed, so that features do not depend on the worker."""
-
 CLAIM_SECONDS = 20.0
 """Seconds without a change after which the owner of a claim is taken for dead.
 
@@ -99,6 +96,7 @@ class FeatureStore:
         key: FeatureKey,
         base: keras.Model,
         claim: Claim,
+        batch: int,
     ) -> None:
         """
         Args:
@@ -108,9 +106,11 @@ class FeatureStore:
             key: what the features depend on.
             base: images → features; see `tlcluster.training.model.Models`.
             claim: content of this worker's claims.
+            batch: images in a forward pass. It depends on the key only, so that features do not
+                depend on the worker.
         """
         self._images, self._index, self._features, self._key = images, index, features, key
-        self._claim = claim
+        self._claim, self._batch = claim, batch
         self._features_per_row = int(base.output_shape[1])
         self._compute = _forward(base, index.image_shape, key.seed)
         # One shard at a time: more would only share the same cores.
@@ -194,10 +194,10 @@ class FeatureStore:
         first = int(self._index.offsets(split)[number])
         samples = np.arange(first, first + len(images), dtype=np.int64)
         parts = []
-        for start in range(0, len(images), BATCH):
+        for start in range(0, len(images), self._batch):
             part = self._compute(
-                tf.constant(images[start : start + BATCH]),
-                tf.constant(samples[start : start + BATCH]),
+                tf.constant(images[start : start + self._batch]),
+                tf.constant(samples[start : start + self._batch]),
                 tf.constant(view, tf.int64),
             )
             parts.append(part.numpy())

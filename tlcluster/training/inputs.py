@@ -15,6 +15,7 @@ import tensorflow as tf
 from tlcluster.dataset.order import RowBatch, evaluation_batches
 from tlcluster.dataset.shards import Index
 from tlcluster.dataset.stream import Batch, planned, stream, stream_from
+from tlcluster.experiments import Experiment
 from tlcluster.storage.protocol import Store
 from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import PLAIN
@@ -25,7 +26,8 @@ from tlcluster.training.stores import Stores
 from tlcluster.training.task import Task, feature_key
 
 IMAGE_BATCH = 256
-"""Images of one evaluation step. It bounds memory; results do not depend on it."""
+"""Images of one evaluation step, or fewer if they are made larger: it bounds memory. Results do not
+depend on it."""
 
 FEATURE_BYTES = 2**23
 """Features of one evaluation step, at most: 4096 rows of 512. With few rows, the call would cost
@@ -82,7 +84,7 @@ class ImageInputs:
     index: Index
     models: Models
     augment_seed: int | None
-    evaluation_batch: ClassVar[int] = IMAGE_BATCH
+    evaluation_batch: int = IMAGE_BATCH
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -130,12 +132,20 @@ class FeatureInputs:
         )
 
 
+def images_at_once(experiment: Experiment, image_shape: tuple[int, int, int]) -> int:
+    """Images of one forward pass, so that larger ones do not take more memory."""
+    height, width, _ = image_shape
+    seen_height, seen_width, _ = experiment.input_shape(image_shape)
+    return max(1, IMAGE_BATCH * height * width // (seen_height * seen_width))
+
+
 def inputs_for(task: Task, stores: Stores, index: Index, models: Models) -> Inputs:
     """Features if the base is frozen and features are kept, else images."""
     experiment = task.experiment
+    at_once = images_at_once(experiment, index.image_shape)
     if experiment.base_trainable or stores.features is None:
         seed = task.view_seed if experiment.augment else None
-        return ImageInputs(stores.images, index, models, seed)
+        return ImageInputs(stores.images, index, models, seed, at_once)
     features = FeatureStore(
         images=stores.images,
         index=index,
@@ -143,6 +153,7 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models) -> Inpu
         key=feature_key(task, index.image_shape),
         base=models.base,
         claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
+        batch=at_once,
     )
     return FeatureInputs(features, models)
 

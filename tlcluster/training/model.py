@@ -29,6 +29,7 @@ from tlcluster.training.base import (
     use_small_maps,
 )
 from tlcluster.training.batch_norm import GlobalBatchNorm
+from tlcluster.training.upsample import Upsample
 
 DROPOUT_STREAM = 2
 
@@ -108,7 +109,7 @@ def build_models(
     """The models of an experiment, with their initial weights.
 
     Args:
-        experiment: decides base, preprocessing and head.
+        experiment: decides base, size of its input, preprocessing and head.
         image_shape: of the data set, (height, width, channels).
         classes: number of classes.
         seed: decides the random initial weights.
@@ -122,7 +123,8 @@ def build_models(
     backbone, norm = BACKBONES[experiment.base], GlobalBatchNorm()
     images = keras.Input(image_shape, name="images")
     keys = keras.Input((2,), dtype=tf.int64, name="keys")
-    base = build_base(backbone, image_shape)
+    input_shape = experiment.input_shape(image_shape)
+    base = build_base(backbone, input_shape)
     if imagenet_weights is not None:
         load_weights_file(base, imagenet_weights, name="base.h5")
     taps = experiment.taps.split(",")
@@ -132,8 +134,11 @@ def build_models(
     if not tf.config.list_physical_devices("GPU"):
         use_small_maps(trunk)
 
-    raw = experiment.preprocess == "raw"
-    shown = images if raw else Preprocess(backbone.preprocessing, name="preprocess")(images)
+    shown = images
+    if input_shape != image_shape:
+        shown = Upsample(*input_shape[:2], experiment.upsampling, name="upsample")(shown)
+    if experiment.preprocess == "base":
+        shown = Preprocess(backbone.preprocessing, name="preprocess")(shown)
     features = pooled(trunk(shown), taps)
     head, layers = build_head(experiment, features.shape[1:], classes=classes, seed=seed)
     return Models(

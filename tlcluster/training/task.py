@@ -57,6 +57,9 @@ def feature_key(task: Task, image_shape: tuple[int, int, int]) -> FeatureKey:
         seed=task.view_seed,
         base=experiment.base,
         image_shape=image_shape,
+        upsampled=f"{experiment.input_size} {experiment.upsampling}"
+        if experiment.input_size
+        else "",
         taps=experiment.taps,
     )
 

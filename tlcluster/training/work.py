@@ -105,9 +105,9 @@ def forward_flops(
     return {experiment.name: flop[part(experiment)] for experiment in experiments}
 
 
-def part(experiment: Experiment) -> tuple[str, str]:
-    """What decides the work of a forward pass: the base, and how much of it is used."""
-    return experiment.base, experiment.taps
+def part(experiment: Experiment) -> tuple[str, str, int]:
+    """What decides the work of a forward pass: the base, how much of it is used, and its input."""
+    return experiment.base, experiment.taps, experiment.input_size
 
 
 def works(
@@ -124,7 +124,9 @@ def works(
     from tlcluster.training.model import build_head, parameter_counts  # noqa: PLC0415
 
     trunks = {
-        part(one): tapped(build_base(BACKBONES[one.base], image_shape), one.taps.split(","))
+        part(one): tapped(
+            build_base(BACKBONES[one.base], one.input_shape(image_shape)), one.taps.split(",")
+        )
         for one in {part(experiment): experiment for experiment in experiments}.values()
     }
     flop = {one: forward_flop(trunk) for one, trunk in trunks.items()}
