@@ -41,6 +41,8 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "schedule": "constant",
         "warmup": 0.0,
         "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "clip_norm": 0.0,
         "global_batch": 128,
     }
     assert differing == {

@@ -64,6 +64,10 @@ class Experiment(BaseModel):
     """Share of all steps in which the learning rate rises linearly to `learning_rate`."""
     weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
+    label_smoothing: float = _recipe(0.0, label="label smoothing", ge=0, lt=1)
+    """Share of the training target that is spread evenly over all classes."""
+    clip_norm: float = _recipe(0.0, label="gradient norm at most", ge=0, allow_inf_nan=False)
+    """Longer gradients of the global batch are scaled to this norm; 0 leaves all as they are."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
 
     def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -69,6 +69,7 @@ class EpochRecord(Record):
     epoch: int
     """Counts from 1."""
     loss: float
+    """Of training, with label smoothing if the recipe has it; `val_loss` has none."""
     accuracy: float
     val_loss: float
     val_accuracy: float

@@ -100,6 +100,8 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.schedule": "constant",
         "frozen.warmup": 0.0,
         "frozen.weight_decay": 0.0,
+        "frozen.label_smoothing": 0.0,
+        "frozen.clip_norm": 0.0,
         "frozen.global_batch": 25,
     }
 

@@ -78,12 +78,21 @@ def test_variables_and_moments_are_those_of_keras_adamw(weight_decay: float) -> 
 
 @pytest.mark.parametrize(
     "other",
-    [lambda: keras.optimizers.Adam(1.1e-3), lambda: keras.optimizers.AdamW(1e-3, 1e-2)],
-    ids=["rate", "weight decay"],
+    [
+        lambda: keras.optimizers.Adam(1.1e-3),
+        lambda: keras.optimizers.AdamW(1e-3, 1e-2),
+        lambda: keras.optimizers.Adam(1e-3, global_clipnorm=0.01),
+    ],
+    ids=["rate", "weight decay", "clipped"],
 )
 def test_the_comparison_notices(other: Callable[[], keras.optimizers.Optimizer]) -> None:
     (ours, _), (theirs, _) = trained(FusedAdam(1e-3)), trained(other())
     assert not np.allclose(ours[0], theirs[0], rtol=3e-5, atol=1e-7)
+
+
+def test_gradients_are_clipped_by_their_common_norm_as_by_keras() -> None:
+    theirs = keras.optimizers.Adam(1e-3, global_clipnorm=0.01)
+    assert_alike(trained(FusedAdam(1e-3, clip_norm=0.01)), trained(theirs))
 
 
 def test_a_step_at_another_rate_is_that_of_an_optimizer_with_this_rate() -> None:

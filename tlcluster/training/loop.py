@@ -59,6 +59,7 @@ class Loop:
             parts.network.trainable,
             parts.network.optimizer,
             augment_seed=parts.inputs.augment_seed,
+            label_smoothing=parts.task.experiment.label_smoothing,
         )
 
     def run(self, epoch_ended: Callable[[tuple[EpochRecord, ...]], None]) -> bool:

@@ -36,7 +36,7 @@ class Network:
                 seed=seed,
                 imagenet_weights=imagenet_weights,
             )
-            self.optimizer = FusedAdam(learning_rate, experiment.weight_decay)
+            self.optimizer = FusedAdam(learning_rate, experiment.weight_decay, experiment.clip_norm)
             self.optimizer.build(self.trainable)
         self._strategy = strategy
         self._weights = changing_weights(self.models.whole)

@@ -23,14 +23,18 @@ class FusedAdam(keras.optimizers.Adam):
     Biases and BatchNorm's gamma and beta do not decay.
     """
 
-    def __init__(self, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, learning_rate: float, weight_decay: float = 0.0, clip_norm: float = 0.0
+    ) -> None:
         """
         Args:
             learning_rate: lr.
             weight_decay: λ; 0 gives plain Adam.
+            clip_norm: largest norm of all gradients together, after their sum over the workers; 0
+                for no limit. Weight decay is not part of it.
         """
         # The operation is a single kernel; XLA has nothing to fuse.
-        super().__init__(learning_rate, jit_compile=False)
+        super().__init__(learning_rate, global_clipnorm=clip_norm or None, jit_compile=False)
         self._decay = weight_decay
         self._rate: tf.Tensor | None = None
 

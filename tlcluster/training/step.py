@@ -20,6 +20,7 @@ def training_call(
     optimizer: FusedAdam,
     *,
     augment_seed: int | None,
+    label_smoothing: float,
 ) -> TrainingCall:
     """Several steps in one call of the graph: with short steps, Python would take most of the time.
 
@@ -30,6 +31,7 @@ def training_call(
         optimizer: built for these variables.
         augment_seed: augments the inputs with this seed, each in its view; None takes them
             as they are.
+        label_smoothing: see `cross_entropy`.
 
     Returns:
         A function whose batches are `tlcluster.training.data.dataset` elements, distributed.
@@ -52,7 +54,7 @@ def training_call(
         keys = tf.stack([tf.fill(tf.shape(samples), epoch), samples], axis=1)
         with tf.GradientTape() as tape:
             logits = logits_of(shown, keys, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            losses = cross_entropy(labels, logits, label_smoothing)
             # The workers' gradients are summed. Divided by the rows of the global batch, not of
             # this worker's part, they add up to the gradient of the mean loss, however the batch
             # is split and however small the last one is.
@@ -84,3 +86,25 @@ def training_call(
         return StepSums(loss, int(correct), int(rows), int(stops))
 
     return named
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float) -> tf.Tensor:
+    """The loss of each row.
+
+    With smoothing ε and K classes, the target of the labelled class is 1 − ε + ε/K and that of each
+    other class ε/K, as in Szegedy et al., "Rethinking the Inception Architecture for Computer
+    Vision" (2016), section 7.
+
+    Args:
+        labels: int64 (n,).
+        logits: float32 (n, classes).
+        smoothing: ε, 0 to below 1.
+
+    Returns:
+        float32 (n,).
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if not smoothing:
+        return losses
+    spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
+    return (1.0 - smoothing) * losses + smoothing * spread
