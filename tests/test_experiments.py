@@ -30,6 +30,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "base_trainable": False,
         "taps": "last",
         "augment": False,
+        "augmentation": "study",
         "preprocess": "raw",
         "input_size": 0,
         "upsampling": "bicubic",

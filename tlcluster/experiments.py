@@ -15,6 +15,8 @@ from tlcluster.cli import nearest
 
 LearningRateCurve = Literal["constant", "cosine"]
 
+AugmentationName = Literal["study", "flip-and-shift", "strong"]
+
 Upsampling = Literal["bicubic", "bilinear"]
 
 MOST_EPOCHS = 1_000_000
@@ -43,6 +45,8 @@ class Experiment(BaseModel):
     mean of each channel of each block's last map; `last` may be one of them. Blocks above the
     highest tap are left out."""
     augment: bool = _recipe(False, label="images augmented")
+    augmentation: AugmentationName = _recipe("study", label="augmentation")
+    """How images are augmented, if they are; see `tlcluster.training.augment`."""
     preprocess: Literal["raw", "base"] = _recipe("raw", label="input preprocessing")
     """`raw` feeds RGB in 0…255, as the study did; `base` is the preprocessing of the base."""
     input_size: int = _recipe(0, label="input size", unit="pixels", ge=0, le=1024)

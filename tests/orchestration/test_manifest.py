@@ -88,6 +88,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.base_trainable": False,
         "frozen.taps": "last",
         "frozen.augment": False,
+        "frozen.augmentation": "study",
         "frozen.preprocess": "raw",
         "frozen.input_size": 0,
         "frozen.upsampling": "bicubic",

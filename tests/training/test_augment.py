@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tf_keras.preprocessing.image import ImageDataGenerator
 
+from tlcluster.experiments import AugmentationName
 from tlcluster.training import augment, draws
 
 # Keras reads this function of SciPy under the name it had in 2015.
@@ -21,9 +22,19 @@ def images(sample_images: np.ndarray) -> np.ndarray:
     return sample_images[:200]
 
 
-def view_of(images: np.ndarray, seed: int, view: int, samples: np.ndarray) -> np.ndarray:
+STUDY = augment.AUGMENTATIONS["study"]
+
+
+def view_of(
+    images: np.ndarray,
+    seed: int,
+    view: int,
+    samples: np.ndarray,
+    how: augment.Augmentation = STUDY,
+) -> np.ndarray:
     return augment.augment(
         tf.constant(images),
+        how,
         seed=seed,
         view=tf.constant(view, tf.int64),
         samples=tf.constant(samples, tf.int64),
@@ -67,7 +78,7 @@ def test_the_same_parameters_give_the_picture_that_keras_gives(
 ) -> None:
     image = sample_images[0].astype(np.float32)
     ours = augment.warp(
-        tf.constant(image[None]), augment.transforms(tf.constant([unit], tf.float32), 32, 32)
+        tf.constant(image[None]), augment.transforms(tf.constant([unit], tf.float32), STUDY, 32, 32)
     )[0].numpy()
     np.testing.assert_allclose(ours, by_keras(image, np.array(unit, np.float32)), atol=0.05)
 
@@ -107,18 +118,23 @@ def test_statistics_match_those_of_image_data_generator(images: np.ndarray) -> N
         )
 
 
-def test_a_picture_depends_on_seed_view_and_sample_only(images: np.ndarray) -> None:
-    samples = np.arange(100, 300)
-    whole = view_of(images, 7, 3, samples)
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_a_picture_depends_on_seed_view_and_sample_only(
+    images: np.ndarray, name: AugmentationName
+) -> None:
+    how, samples = augment.AUGMENTATIONS[name], np.arange(100, 300)
+    whole = view_of(images, 7, 3, samples, how)
     shuffled = np.random.default_rng(1).permutation(200)
     np.testing.assert_array_equal(
-        view_of(images[shuffled], 7, 3, samples[shuffled]), whole[shuffled]
+        view_of(images[shuffled], 7, 3, samples[shuffled], how), whole[shuffled]
     )
-    np.testing.assert_array_equal(view_of(images[5:6], 7, 3, samples[5:6]), whole[5:6])
+    np.testing.assert_array_equal(view_of(images[5:6], 7, 3, samples[5:6], how), whole[5:6])
+    assert whole.min() >= 0
+    assert whole.max() <= 255
     for other in (
-        view_of(images, 8, 3, samples),
-        view_of(images, 7, 4, samples),
-        view_of(images, 7, 3, samples + 1),
+        view_of(images, 8, 3, samples, how),
+        view_of(images, 7, 4, samples, how),
+        view_of(images, 7, 3, samples + 1, how),
     ):
         assert np.mean(np.any(other != whole, axis=(1, 2, 3))) > 0.95
 
@@ -126,11 +142,61 @@ def test_a_picture_depends_on_seed_view_and_sample_only(images: np.ndarray) -> N
 def test_eager_graph_and_map_give_the_same_picture(images: np.ndarray) -> None:
     samples = np.arange(len(images))
     dataset = tf.data.Dataset.from_tensors((images, samples)).map(
-        lambda i, s: augment.augment(i, seed=1, view=tf.constant(2, tf.int64), samples=s)
+        lambda i, s: augment.augment(i, STUDY, seed=1, view=tf.constant(2, tf.int64), samples=s)
     )
     np.testing.assert_array_equal(next(iter(dataset)).numpy(), view_of(images, 1, 2, samples))
 
 
-def test_no_image_is_no_picture() -> None:
-    nothing = view_of(np.zeros((0, 32, 32, 3), np.uint8), 1, 2, np.zeros((0,), np.int64))
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_no_image_is_no_picture(name: AugmentationName) -> None:
+    nothing = view_of(
+        np.zeros((0, 32, 32, 3), np.uint8),
+        1,
+        2,
+        np.zeros((0,), np.int64),
+        augment.AUGMENTATIONS[name],
+    )
     assert nothing.shape == (0, 32, 32, 3)
+
+
+def test_flip_and_shift_moves_whole_pixels_by_an_eighth_at_most(images: np.ndarray) -> None:
+    shown = view_of(images, 7, 3, np.arange(200), augment.AUGMENTATIONS["flip-and-shift"])
+    found = set()
+    for image, view in zip(images, shown, strict=True):
+        wide = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="edge")
+        crops = {
+            (flip, y, x): wide[y : y + 32, x : x + 32][:, :: -1 if flip else 1]
+            for flip in (False, True)
+            for y in range(9)
+            for x in range(9)
+        }
+        (place, *_) = [at for at, crop in crops.items() if np.array_equal(crop, view)]
+        found.add(place)
+    assert {flip for flip, _, _ in found} == {False, True}
+    assert {y for _, y, _ in found} == {x for _, _, x in found} == set(range(9))
+
+
+def test_colours_change_in_contrast_brightness_and_saturation() -> None:
+    image = np.array([[[[100, 120, 140], [60, 80, 100]]]], np.float32)
+
+    def changed(*change: float) -> np.ndarray:
+        return augment.coloured(tf.constant(image), tf.constant([change])).numpy()
+
+    np.testing.assert_allclose(changed(0, 0, 0), image, rtol=1e-6)
+    np.testing.assert_allclose(changed(0.5, 0, 0), 100 + (image - 100) * 1.5, rtol=1e-6)
+    np.testing.assert_allclose(changed(0, 0.2, 0), image + 25.5, rtol=1e-6)
+    np.testing.assert_allclose(changed(0, 0, -1)[0, 0], [[120] * 3, [80] * 3], rtol=1e-6)
+    assert changed(0, 2, 0).max() == 255
+    assert changed(0, -2, 0).min() == 0
+
+
+def test_a_square_of_the_mean_colour_is_cut_out_and_may_reach_over_the_border() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 12, 3)).astype(np.float32)
+    unit = tf.constant([[0.5, 0.5], [0.0, 0.99]])
+    shown = augment.cut_out(tf.constant(images), unit, 4).numpy()
+    for image, view, (rows, columns) in zip(
+        images, shown, ((slice(6, 10), slice(4, 8)), (slice(13, 17), slice(0, 2))), strict=True
+    ):
+        expected = image.copy()
+        expected[rows, columns] = image.mean(axis=(0, 1))
+        np.testing.assert_allclose(view, expected, rtol=1e-5)

@@ -18,6 +18,7 @@ keys = st.builds(
     image_shape=st.sampled_from([(32, 32, 3), (32, 48, 3)]),
     upsampled=st.sampled_from(["", "64 bicubic", "64 bilinear"]),
     taps=st.sampled_from(["last", "block4", "block3,block4"]),
+    augmentation=st.sampled_from(["study", "strong"]),
 )
 """Few values of each part, so that two keys often differ in one part only."""
 
@@ -33,11 +34,15 @@ def test_two_keys_share_a_place_only_if_they_are_equal(
     assert (one[0].place(*one[1:]) == other[0].place(*other[1:])) == (one == other)
 
 
-@given(key=keys, split=splits, seed=st.integers(0, 2**31 - 1))
-def test_plain_images_do_not_depend_on_the_seed(key: FeatureKey, split: str, seed: int) -> None:
-    other = key._replace(seed=seed)
+@given(
+    key=keys, split=splits, seed=st.integers(0, 3), how=st.sampled_from(["study", "flip-and-shift"])
+)
+def test_plain_images_do_not_depend_on_how_views_are_made(
+    key: FeatureKey, split: str, seed: int, how: str
+) -> None:
+    other = key._replace(seed=seed, augmentation=how)
     assert key.place(split, PLAIN) == other.place(split, PLAIN)
-    assert (key.place(split, 1) == other.place(split, 1)) == (seed == key.seed)
+    assert (key.place(split, 1) == other.place(split, 1)) == (other == key)
 
 
 @given(key=keys, split=splits, view=augmented_views)

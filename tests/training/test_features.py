@@ -138,6 +138,7 @@ def test_features_of_a_view_are_those_of_the_augmented_images(
     shard = opened(base=vgg16_base).load("train", 7, 2)
     pictures = augment.augment(
         tf.constant(shard_rows(sample_store, index, "train", 2)["image"]),
+        augment.AUGMENTATIONS["study"],
         seed=SEED,
         view=tf.constant(7, tf.int64),
         samples=tf.range(500, 750, dtype=tf.int64),  # the rows of shards 0 and 1 come before

@@ -5,6 +5,7 @@ import json
 from typing import NamedTuple
 
 from tlcluster.backbones import LAST
+from tlcluster.experiments import AugmentationName
 from tlcluster.storage.protocol import Store
 
 FOLDER = "features"
@@ -33,15 +34,18 @@ class FeatureKey(NamedTuple):
     """Size and method, if the images are made larger."""
     taps: str = LAST
     """Maps of the base that the features are made of; see `Experiment.taps`."""
+    augmentation: AugmentationName = "study"
+    """Of the augmented views."""
 
     def place(self, split: str, view: int) -> str:
-        """The folder of one view of a split. Plain images do not depend on the seed."""
+        """The folder of one view of a split. Plain images do not depend on the augmentation."""
         defaults = self._field_defaults
+        plain = {"seed": None, "augmentation": defaults["augmentation"]} if view == PLAIN else {}
+        key = {**self._asdict(), **plain}
         facts = {
             "version": VERSION,
             # A field with its default adds nothing: features from before the field are still found.
-            **{k: v for k, v in self._asdict().items() if k not in defaults or v != defaults[k]},
-            "seed": None if view == PLAIN else self.seed,
+            **{k: v for k, v in key.items() if k not in defaults or v != defaults[k]},
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return f"{FOLDER}/{digest[:32]}/{split}/{view:05d}"

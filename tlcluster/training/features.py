@@ -112,7 +112,7 @@ class FeatureStore:
         self._images, self._index, self._features, self._key = images, index, features, key
         self._claim, self._batch = claim, batch
         self._features_per_row = int(base.output_shape[1])
-        self._compute = _forward(base, index.image_shape, key.seed)
+        self._compute = _forward(base, index.image_shape, key)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
 
@@ -231,8 +231,10 @@ def _content(record: Record) -> bytes:
 
 
 def _forward(
-    base: keras.Model, image_shape: tuple[int, int, int], seed: int
+    base: keras.Model, image_shape: tuple[int, int, int], key: FeatureKey
 ) -> Callable[..., tf.Tensor]:
+    how = augment.AUGMENTATIONS[key.augmentation]
+
     # One graph for any number of images: graphs for certain numbers differ in the last digit.
     @tf.function(
         input_signature=[
@@ -245,7 +247,7 @@ def _forward(
         shown = tf.cond(
             view == PLAIN,
             lambda: tf.cast(images, tf.float32),
-            lambda: augment.augment(images, seed=seed, view=view, samples=samples),
+            lambda: augment.augment(images, how, seed=key.seed, view=view, samples=samples),
         )
         return base(shown, training=False)
 

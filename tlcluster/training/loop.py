@@ -59,6 +59,7 @@ class Loop:
             parts.network.trainable,
             parts.network.optimizer,
             augment_seed=parts.inputs.augment_seed,
+            augmentation=parts.task.experiment.augmentation,
             label_smoothing=parts.task.experiment.label_smoothing,
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from tlcluster.experiments import AugmentationName
 from tlcluster.training import augment
 from tlcluster.training.collective import local, total
 from tlcluster.training.optimizer import FusedAdam
@@ -20,6 +21,7 @@ def training_call(
     optimizer: FusedAdam,
     *,
     augment_seed: int | None,
+    augmentation: AugmentationName,
     label_smoothing: float,
 ) -> TrainingCall:
     """Several steps in one call of the graph: with short steps, Python would take most of the time.
@@ -31,6 +33,7 @@ def training_call(
         optimizer: built for these variables.
         augment_seed: augments the inputs with this seed, each in its view; None takes them
             as they are.
+        augmentation: how they are augmented.
         label_smoothing: see `cross_entropy`.
 
     Returns:
@@ -50,7 +53,8 @@ def training_call(
         if augment_seed is None:
             shown = tf.cast(inputs, tf.float32)
         else:
-            shown = augment.augment(inputs, seed=augment_seed, view=view, samples=samples)
+            how = augment.AUGMENTATIONS[augmentation]
+            shown = augment.augment(inputs, how, seed=augment_seed, view=view, samples=samples)
         keys = tf.stack([tf.fill(tf.shape(samples), epoch), samples], axis=1)
         with tf.GradientTape() as tape:
             logits = logits_of(shown, keys, training=True)

@@ -61,6 +61,7 @@ def feature_key(task: Task, image_shape: tuple[int, int, int]) -> FeatureKey:
         if experiment.input_size
         else "",
         taps=experiment.taps,
+        augmentation=experiment.augmentation,
     )
 
 
