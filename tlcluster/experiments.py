@@ -15,6 +15,8 @@ from tlcluster.cli import nearest
 
 LearningRateCurve = Literal["constant", "cosine"]
 
+OptimizerName = Literal["adam", "sgd-nesterov"]
+
 AugmentationName = Literal["study", "flip-and-shift", "strong"]
 
 Upsampling = Literal["bicubic", "bilinear"]
@@ -61,13 +63,20 @@ class Experiment(BaseModel):
     """Early stopping may end the training earlier."""
     patience: int = _recipe(10, label="patience", unit="epochs", gt=0, le=MOST_EPOCHS)
     """Epochs without a better validation accuracy before training stops."""
+    optimizer: OptimizerName = _recipe("adam", label="optimizer")
+    """With `weight_decay`, `adam` is AdamW."""
     learning_rate: float = _recipe(1e-3, label="learning rate", gt=0, allow_inf_nan=False)
+    base_rate: float = _recipe(1.0, label="learning rate of the base", gt=0, le=1_000)
+    """As a multiple of the head's, if the base is trained."""
     schedule: LearningRateCurve = _recipe("constant", label="learning-rate schedule")
     """`cosine` falls to 0 at the end of the last epoch; see `tlcluster.training.learning_rate`."""
     warmup: float = _recipe(0.0, label="warm-up", unit="of all steps", ge=0, lt=1)
     """Share of all steps in which the learning rate rises linearly to `learning_rate`."""
     weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
+    average: float = _recipe(0.0, label="weight average", ge=0, lt=1)
+    """Share of the average of the weights that a step keeps. If it is not 0, the average is
+    validated, tested and written instead of the last weights."""
     label_smoothing: float = _recipe(0.0, label="label smoothing", ge=0, lt=1)
     """Share of the training target that is spread evenly over all classes."""
     clip_norm: float = _recipe(0.0, label="gradient norm at most", ge=0, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""Adam in one operation is Keras' Adam, and with weight decay Keras' AdamW."""
+"""Optimizers of one operation are those of Keras, with the same decay, limits and averages."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tlcluster.training.optimizer import FusedAdam, decays
+from tlcluster.training.optimizer import OPTIMIZERS, Fused, FusedAdam, FusedNesterov, decays
 
 SHAPES = ((3, 3, 4, 5), (5,), ())
 STEPS = 20
@@ -104,6 +104,63 @@ def test_a_step_at_another_rate_is_that_of_an_optimizer_with_this_rate() -> None
     at, plain = At(0.5, 1e-2), FusedAdam(1e-3, 1e-2)
     for found, expected in zip(trained(at)[0], trained(plain)[0], strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_variables_and_momentum_are_those_of_keras_sgd_with_nesterov() -> None:
+    theirs = keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True)
+    assert_alike(trained(FusedNesterov(1e-3)), trained(theirs))
+
+
+def test_sgd_decays_beside_its_step() -> None:
+    """Without gradients, each step takes the same share of every kernel and of nothing else."""
+    optimizer = FusedNesterov(0.5, 0.1)
+    variables = [tf.Variable(tf.ones(shape)) for shape in SHAPES]
+    optimizer.build(variables)
+    for _ in range(STEPS):
+        optimizer.apply_gradients([(tf.zeros(v.shape), v) for v in variables])
+    for variable in variables:
+        left = 0.95**STEPS if decays(variable) else 1.0
+        np.testing.assert_allclose(variable, np.full(variable.shape, left), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_variables_that_are_slowed_down_are_trained_at_their_share_of_the_rate(
+    kind: type[Fused],
+) -> None:
+    class Slow(kind):  # type: ignore[misc, valid-type]
+        def build(self, variables: list[tf.Variable]) -> None:
+            super().build(variables)
+            self.slow_down(variables[1:2], 0.1)
+
+    slow, fast, tenth = (
+        trained(one)[0] for one in (Slow(1e-2, 0.1), kind(1e-2, 0.1), kind(1e-3, 0.1))
+    )
+    np.testing.assert_array_equal(slow[0], fast[0])
+    np.testing.assert_allclose(slow[1], tenth[1], rtol=1e-6)
+    np.testing.assert_array_equal(slow[2], fast[2])
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_the_average_follows_the_variables_and_changes_nothing_about_them(
+    kind: type[Fused],
+) -> None:
+    averaging, plain = kind(1e-2, 0.1, average=0.9), kind(1e-2, 0.1)
+    (with_average, state), (without, _) = trained(averaging), trained(plain)
+    for ours, theirs in zip(with_average, without, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # The averages are part of what a checkpoint holds, after all else.
+    for kept, average in zip(state[-3:], averaging.averages, strict=True):
+        np.testing.assert_array_equal(kept, average)
+
+    variable = tf.Variable([[4.0]])
+    optimizer = kind(0.1, average=0.25)
+    optimizer.build([variable])
+    expected = 4.0
+    for step in range(6):
+        optimizer.apply_gradients([(tf.constant([[1.0]]), variable)])
+        kept_share = min(0.25, (1 + step) / (10 + step))
+        expected = kept_share * expected + (1 - kept_share) * float(variable[0, 0])
+        assert float(optimizer.averages[0][0, 0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_weight_decay_the_graph_is_that_of_adam_alone() -> None:

@@ -114,14 +114,15 @@ class Loop:
         """Validate, keep the weights if they are the best so far, and begin the next epoch."""
         parts = self._parts
         start = time.monotonic()
-        valid = parts.evaluator.scores(
-            split_part(parts.inputs, parts.index, "valid", parts.schedule)
-        )
-        self.state = after_epoch(
-            self.state, valid, parts.schedule, validation_seconds=time.monotonic() - start
-        )
-        if self.state.improved:
-            parts.network.keep_best()
+        with parts.network.tested():
+            valid = parts.evaluator.scores(
+                split_part(parts.inputs, parts.index, "valid", parts.schedule)
+            )
+            self.state = after_epoch(
+                self.state, valid, parts.schedule, validation_seconds=time.monotonic() - start
+            )
+            if self.state.improved:
+                parts.network.keep_best()
 
     def _show(self, phase: Phase) -> None:
         self._parts.reporter.show(progress_of(self.state, self._parts.schedule, phase))

@@ -221,12 +221,17 @@ def _layer_record(layer: keras.layers.Layer, *, in_base: bool) -> LayerRecord:
     )
 
 
+def base_network(model: keras.Model) -> keras.Model:
+    """The base inside a whole network."""
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
 def changing_weights(model: keras.Model) -> list[tf.Variable]:
     """The weights that training changes: the trainable ones and BatchNorm's moving statistics.
 
     A frozen base has none.
     """
-    base = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    base = base_network(model)
     frozen = {id(v) for v in base.weights} if not base.trainable else set()
     return [v for v in model.weights if id(v) not in frozen]
 

@@ -1,6 +1,7 @@
 """The variables of one training: model, optimizer, and a copy of the best weights."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -8,8 +9,8 @@ import tensorflow as tf
 from tlcluster.experiments import Experiment
 from tlcluster.training.checkpoint import Checkpoint
 from tlcluster.training.collective import local
-from tlcluster.training.model import build_models, changing_weights
-from tlcluster.training.optimizer import FusedAdam
+from tlcluster.training.model import base_network, build_models, changing_weights
+from tlcluster.training.optimizer import OPTIMIZERS
 from tlcluster.training.state import TrainingState
 
 
@@ -36,8 +37,12 @@ class Network:
                 seed=seed,
                 imagenet_weights=imagenet_weights,
             )
-            self.optimizer = FusedAdam(learning_rate, experiment.weight_decay, experiment.clip_norm)
+            self.optimizer = OPTIMIZERS[experiment.optimizer](
+                learning_rate, experiment.weight_decay, experiment.clip_norm, experiment.average
+            )
             self.optimizer.build(self.trainable)
+        base = base_network(self.models.whole)
+        self.optimizer.slow_down(base.trainable_variables, experiment.base_rate)
         self._strategy = strategy
         self._weights = changing_weights(self.models.whole)
         self._best: list[np.ndarray] = []
@@ -45,6 +50,20 @@ class Network:
     @property
     def trainable(self) -> list[tf.Variable]:
         return self.models.whole.trainable_variables
+
+    @contextlib.contextmanager
+    def tested(self) -> Iterator[None]:
+        """Put the weights to be tested in place of those that are trained while the block runs."""
+        averages = [v.numpy() for v in self._locals(self.optimizer.averages)]
+        if not averages:
+            yield
+            return
+        trained = [v.numpy() for v in self._locals(self.trainable)]
+        self._assign(self.trainable, averages)
+        try:
+            yield
+        finally:
+            self._assign(self.trainable, trained)
 
     def keep_best(self) -> None:
         """Copy the weights in place of the best ones so far."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tlcluster.experiments import AugmentationName
 from tlcluster.training import augment
 from tlcluster.training.collective import local, total
-from tlcluster.training.optimizer import FusedAdam
+from tlcluster.training.optimizer import Fused
 from tlcluster.training.state import StepSums
 
 TrainingCall = Callable[[Iterator[tuple[tf.Tensor, ...]], int, bool], StepSums]
@@ -18,7 +18,7 @@ def training_call(
     strategy: tf.distribute.Strategy,
     logits_of: Callable[..., tf.Tensor],
     variables: list[tf.Variable],
-    optimizer: FusedAdam,
+    optimizer: Fused,
     *,
     augment_seed: int | None,
     augmentation: AugmentationName,
