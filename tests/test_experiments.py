@@ -29,6 +29,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "base": "vgg16",
         "base_trainable": False,
         "taps": "last",
+        "trainable_from": "first",
         "augment": False,
         "augmentation": "study",
         "preprocess": "raw",

@@ -213,6 +213,13 @@ REFUSED = {
         "conv4_block4 or conv3_block4? allowed: "
         + ", ".join((*BACKBONES["resnet50"].blocks, "last"))
     ),
+    "[every]\ntrainable_from = 'block0'": 'every.trainable_from = "block0": the base vgg16 has no '
+    "block 'block0'; did you mean block5 or block4? allowed: first, block1, block2, block3, "
+    "block4, block5",
+    "[every]\ntrainable_from = 'block4'\ntaps = 'block2,block3'": "every.trainable_from = "
+    '"block4": the head is on block2,block3, so that no block from block4 on is used; give block3 '
+    "or a block "
+    "below, or other taps",
     "every = 3": "every = 3: give a table of keys and values",
     "[experiments]\nwide = 3": "experiments.wide = 3: give a table of keys and values",
     "profile = 'other.toml'": 'profile = "other.toml": a file builds on a built-in profile; '

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+FIRST = "first"
+"""In `trainable_from`: all of the base."""
+
 LAST = "last"
 """In `taps`: the last map of the base."""
 
@@ -34,8 +37,8 @@ class Backbone(NamedTuple):
     """Mode of Keras' `preprocess_input`: `caffe` converts RGB to BGR and subtracts the ImageNet
     means, `tf` scales to −1…1, `torch` scales to 0…1 and normalises each channel."""
     blocks: tuple[str, ...] = ()
-    """Names of its blocks, from the image on, as its layers' names begin; see `taps` in a
-    recipe."""
+    """Names of its blocks, from the image on, as its layers' names begin; see `taps` and
+    `trainable_from` in a recipe."""
     smallest_side: int = 32
     """Smallest height and width of an image, in pixels."""
     train_batch_norm: bool = True

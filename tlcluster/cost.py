@@ -11,6 +11,7 @@ def flop(
     rows: Mapping[str, int],
     views: int | None = None,
     features: bool = True,
+    trained: float = 1.0,
 ) -> float:
     """Floating-point operations of the base in all epochs of an experiment and its test.
 
@@ -22,10 +23,11 @@ def flop(
         rows: images of each split.
         views: augmented views that a frozen base takes in turn; None for a new one in each epoch.
         features: whether features of a frozen base are kept.
+        trained: share of the forward pass in blocks that are trained, of a base that is.
     """
     epochs = experiment.epochs
     if experiment.base_trainable:
-        train, valid = 3 * epochs, epochs
+        train, valid = (1 + 2 * trained) * epochs, float(epochs)
     elif not features:
         train, valid = epochs, epochs
     else:

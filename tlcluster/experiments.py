@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from tlcluster.backbones import BACKBONES, LAST
+from tlcluster.backbones import BACKBONES, FIRST, LAST
 from tlcluster.cli import nearest
 
 LearningRateCurve = Literal["constant", "cosine"]
@@ -46,6 +46,8 @@ class Experiment(BaseModel):
     """`last` flattens the last map of the base. Names of its blocks, separated by commas, take the
     mean of each channel of each block's last map; `last` may be one of them. Blocks above the
     highest tap are left out."""
+    trainable_from: str = _recipe(FIRST, label="base trained from")
+    """If the base is trained: the block from which on it is; those below stay frozen."""
     augment: bool = _recipe(False, label="images augmented")
     augmentation: AugmentationName = _recipe("study", label="augmentation")
     """How images are augmented, if they are; see `tlcluster.training.augment`."""
@@ -122,6 +124,23 @@ class Experiment(BaseModel):
                 raise ValueError(f"has {tap} twice; name each once")
         # In one order, so that the same taps are the same features.
         return ",".join(tap for tap in known if tap in taps)
+
+    @field_validator("trainable_from")
+    @classmethod
+    def _known_block(cls, value: str, info: ValidationInfo) -> str:
+        base, taps = info.data.get("base"), info.data.get("taps")
+        if base is None or taps is None:  # refused for themselves
+            return value
+        known = (FIRST, *BACKBONES[base].blocks)
+        if value not in known:
+            raise ValueError(f"the base {base} has no block {value!r}; {nearest(value, known)}")
+        highest = taps.split(",")[-1]
+        if highest != LAST and known.index(value) > known.index(highest):
+            raise ValueError(
+                f"the head is on {taps}, so that no block from {value} on is used; give {highest} "
+                "or a block below, or other taps"
+            )
+        return value
 
     @field_validator("preprocess", mode="before")
     @classmethod

@@ -211,6 +211,12 @@ def test_the_work_of_an_experiment_is_counted_in_passes_of_the_base(
     assert math.isclose(flop(EXPERIMENTS[name], 0.5e9, ROWS, views, features), 0.5e9 * images)
 
 
+def test_a_backward_pass_takes_twice_the_forward_pass_of_what_is_trained() -> None:
+    rows = {"train": 100, "valid": 10, "test": 10}
+    one_epoch = EXPERIMENTS["finetuned"].model_copy(update={"epochs": 1})
+    assert flop(one_epoch, 1.0, rows, trained=0.25) == 100 * 1.5 + 10 + 10
+
+
 def test_what_takes_longest_starts_first() -> None:
     order = longest_first(tuple(EXPERIMENTS.values()), dict.fromkeys(EXPERIMENTS, 1.0))
     assert [experiment.name for experiment in order] == [

@@ -87,6 +87,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.base": "vgg16",
         "frozen.base_trainable": False,
         "frozen.taps": "last",
+        "frozen.trainable_from": "first",
         "frozen.augment": False,
         "frozen.augmentation": "study",
         "frozen.preprocess": "raw",

@@ -259,6 +259,16 @@ def test_what_training_changes_leaves_a_frozen_base_out() -> None:
     assert len(changing_weights(finetuned)) == len(finetuned.weights) == 30
 
 
+@pytest.mark.parametrize("first", ["block4", "block1"])
+def test_a_base_is_trained_from_a_block_on(first: str) -> None:
+    models = built("finetuned", trainable_from=first)
+    trained = [layer for layer in VGG16[VGG16.index(f"{first}_conv1") :] if "conv" in layer]
+    records = layer_records(models.whole)
+    assert [one.name for one in records if one.in_base and one.trainable] == trained
+    changing = {weight.name.partition("/")[0] for weight in changing_weights(models.whole)}
+    assert changing == {*trained, "dense", "logits"}
+
+
 # Dropout
 
 

@@ -15,6 +15,7 @@ MIXED = (
     *EXPERIMENTS.values(),
     EXPERIMENTS["finetuned"].model_copy(update={"base": "mobilenet_v2", "name": "small"}),
     EXPERIMENTS["regularized"].model_copy(update={"base": "resnet50", "name": "deep"}),
+    EXPERIMENTS["finetuned"].model_copy(update={"trainable_from": "block4", "name": "upper"}),
     EXPERIMENTS["regularized"].model_copy(update={"taps": "block3,block4", "name": "tapped"}),
 )
 
@@ -49,6 +50,16 @@ def test_blocks_above_the_highest_tap_are_no_work(answers: dict[str, Work]) -> N
     # Three convolutions of 512 channels on 2×2 pixels are left out.
     saved = answers["frozen"].forward_flop - answers["tapped"].forward_flop
     assert saved == pytest.approx(3 * 2 * 4 * 9 * 512 * 512, rel=0.01)
+
+
+def test_the_share_of_the_work_that_is_trained_is_that_of_the_blocks(
+    answers: dict[str, Work],
+) -> None:
+    assert answers["frozen"].trained_share == 0.0
+    assert answers["finetuned"].trained_share == 1.0
+    # Convolutions: pixels × 9 × inputs × outputs, two operations each.
+    upper = 16 * 9 * 512 * (256 + 2 * 512) + 4 * 9 * 512 * 3 * 512
+    assert answers["upper"].trained_share == pytest.approx(2 * upper / 0.627e9, rel=0.02)
 
 
 def test_parameters_are_those_of_the_models_that_are_trained(answers: dict[str, Work]) -> None:

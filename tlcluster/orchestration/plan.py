@@ -43,7 +43,14 @@ def show_plan(console: Console, ready: Ready) -> None:
         say(console, f"{name:10s} {value}")
     works = ask_work(ready.experiments, image_shape=index.image_shape, classes=len(index.classes))
     work = [
-        flop(experiment, one.forward_flop, rows, settings.views, features=settings.feature_cache)
+        flop(
+            experiment,
+            one.forward_flop,
+            rows,
+            settings.views,
+            features=settings.feature_cache,
+            trained=one.trained_share,
+        )
         for experiment, one in zip(ready.experiments, works, strict=True)
     ]
     rate = None if admission.gpus_per_worker else matrix_product_rate()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras as keras
 
-from tlcluster.backbones import LAST, Backbone
+from tlcluster.backbones import FIRST, LAST, Backbone
 from tlcluster.training.batch_norm import GlobalBatchNorm
 from tlcluster.training.small_maps import convolve, replaces
 
@@ -101,15 +101,42 @@ def pooled(maps: Sequence[tf.Tensor] | tf.Tensor, taps: Sequence[str]) -> tf.Ten
     return keras.layers.Concatenate(dtype="float32", name="means")(means)
 
 
-def set_trainable(base: keras.Model, backbone: Backbone, *, trainable: bool) -> None:
+def set_trainable(
+    base: keras.Model, backbone: Backbone, *, trainable: bool, first: str = FIRST
+) -> None:
     """Freeze a base, or let it be trained.
 
     The BatchNorm layers of a frozen base run in inference mode: Keras does so if a layer is not
     trainable, also in a call with `training=True`.
+
+    Args:
+        base: of `tapped`.
+        backbone: what it was built from.
+        trainable: whether any of it is trained.
+        first: the block from which on it is trained; `FIRST` trains all of it.
     """
     base.trainable = trainable
     for layer in _batch_norms(base):
         layer.trainable = trainable and backbone.train_batch_norm
+    if trainable:
+        for layer in below(base, first):
+            layer.trainable = False
+
+
+def below(base: keras.Model, first: str) -> list[keras.layers.Layer]:
+    """The layers between the images and a block; none for `FIRST`."""
+    if first == FIRST:
+        return []
+    blocks = [block_of(layer.name) for layer in base.layers]
+    return base.layers[: blocks.index(first)]
+
+
+def trained_share(base: keras.Model, first: str) -> float:
+    """Share of a forward pass that is computed in the block `first` and those above it."""
+    frozen = [layer for layer in below(base, first) if layer.weights]
+    if not frozen:
+        return 1.0
+    return 1.0 - forward_flop(keras.Model(base.input, frozen[-1].output)) / forward_flop(base)
 
 
 def use_global_batch_norm(base: keras.Model, norm: GlobalBatchNorm) -> None:

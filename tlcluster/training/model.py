@@ -129,7 +129,12 @@ def build_models(
         load_weights_file(base, imagenet_weights, name="base.h5")
     taps = experiment.taps.split(",")
     trunk = tapped(base, taps)
-    set_trainable(trunk, backbone, trainable=experiment.base_trainable)
+    set_trainable(
+        trunk,
+        backbone,
+        trainable=experiment.base_trainable,
+        first=experiment.trainable_from,
+    )
     use_global_batch_norm(trunk, norm)
     if not tf.config.list_physical_devices("GPU"):
         use_small_maps(trunk)
@@ -229,10 +234,10 @@ def base_network(model: keras.Model) -> keras.Model:
 def changing_weights(model: keras.Model) -> list[tf.Variable]:
     """The weights that training changes: the trainable ones and BatchNorm's moving statistics.
 
-    A frozen base has none.
+    Frozen layers of the base have none.
     """
-    base = base_network(model)
-    frozen = {id(v) for v in base.weights} if not base.trainable else set()
+    layers = base_network(model).layers
+    frozen = {id(v) for layer in layers if not layer.trainable for v in layer.weights}
     return [v for v in model.weights if id(v) not in frozen]
 
 

@@ -35,6 +35,8 @@ class Work(BaseModel):
     forward_flop: float
     """Floating-point operations of a forward pass for one image of the part of the base that is
     used; a multiplication and an addition are two."""
+    trained_share: float
+    """Share of it in the blocks that are trained; 0 if the base is frozen."""
     trainable_params: int
     total_params: int
     feature_shape: tuple[int, ...]
@@ -120,6 +122,7 @@ def works(
         set_trainable,
         tapped,
         tapped_shape,
+        trained_share,
     )
     from tlcluster.training.model import build_head, parameter_counts  # noqa: PLC0415
 
@@ -133,7 +136,8 @@ def works(
     found = []
     for experiment in experiments:
         trunk = trunks[part(experiment)]
-        set_trainable(trunk, BACKBONES[experiment.base], trainable=experiment.base_trainable)
+        trained, first = experiment.base_trainable, experiment.trainable_from
+        set_trainable(trunk, BACKBONES[experiment.base], trainable=trained, first=first)
         map_shape = tapped_shape(trunk, experiment.taps.split(","))
         head, _ = build_head(experiment, map_shape, classes=classes, seed=0)
         counts = parameter_counts(trunk), parameter_counts(head)
@@ -141,6 +145,7 @@ def works(
         found.append(
             Work(
                 forward_flop=flop[part(experiment)],
+                trained_share=trained_share(trunk, first) if trained else 0.0,
                 trainable_params=trainable,
                 total_params=total,
                 feature_shape=map_shape,
