@@ -47,6 +47,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "weight_decay": 0.0,
         "average": 0.0,
         "label_smoothing": 0.0,
+        "mixup": 0.0,
         "clip_norm": 0.0,
         "global_batch": 128,
     }

@@ -48,7 +48,7 @@ HOMES: Mapping[str, frozenset[str]] = {
     "s3transfer": frozenset({"storage"}),
     "matplotlib": frozenset({"report"}),
     "sklearn": frozenset({"report"}),
-    "scipy": frozenset({"report"}),
+    "scipy": frozenset({"report", "training"}),
     # In the peers' environment alone.
     **dict.fromkeys(("litdata", "streaming", "torch", "webdataset"), frozenset({"bench"})),
 }

@@ -220,6 +220,8 @@ REFUSED = {
     '"block4": the head is on block2,block3, so that no block from block4 on is used; give block3 '
     "or a block "
     "below, or other taps",
+    "[every]\nmixup = 0.2": "every.mixup = 0.2: images are mixed, and a frozen base keeps features "
+    "of single images; give 0, or set base_trainable",
     "every = 3": "every = 3: give a table of keys and values",
     "[experiments]\nwide = 3": "experiments.wide = 3: give a table of keys and values",
     "profile = 'other.toml'": 'profile = "other.toml": a file builds on a built-in profile; '

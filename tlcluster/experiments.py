@@ -81,6 +81,8 @@ class Experiment(BaseModel):
     validated, tested and written instead of the last weights."""
     label_smoothing: float = _recipe(0.0, label="label smoothing", ge=0, lt=1)
     """Share of the training target that is spread evenly over all classes."""
+    mixup: float = _recipe(0.0, label="mixup", ge=0, le=100)
+    """Training images are mixed in pairs, in shares from Beta(mixup, mixup); 0 mixes none."""
     clip_norm: float = _recipe(0.0, label="gradient norm at most", ge=0, allow_inf_nan=False)
     """Longer gradients of the global batch are scaled to this norm; 0 leaves all as they are."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
@@ -139,6 +141,16 @@ class Experiment(BaseModel):
             raise ValueError(
                 f"the head is on {taps}, so that no block from {value} on is used; give {highest} "
                 "or a block below, or other taps"
+            )
+        return value
+
+    @field_validator("mixup")
+    @classmethod
+    def _mixes_images(cls, value: float, info: ValidationInfo) -> float:
+        if value and not info.data.get("base_trainable", True):
+            raise ValueError(
+                "images are mixed, and a frozen base keeps features of single images; give 0, or "
+                "set base_trainable"
             )
         return value
 

@@ -106,6 +106,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.weight_decay": 0.0,
         "frozen.average": 0.0,
         "frozen.label_smoothing": 0.0,
+        "frozen.mixup": 0.0,
         "frozen.clip_norm": 0.0,
         "frozen.global_batch": 25,
     }

@@ -16,15 +16,14 @@ from tlcluster.dataset.shards import read_index
 from tlcluster.dataset.stream import Batch, stream
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.protocol import Store
-from tlcluster.training.data import PREFETCH, Feed, dataset, image_spec
-
-Step = tuple[int, int, float, Batch]
+from tlcluster.training.data import PREFETCH, DataStep, Feed, dataset, image_spec
+from tlcluster.training.mixup import Mix, unmixed
 
 IMAGES = image_spec((32, 32, 3))
 FEATURES = tf.TensorSpec((None, 512), tf.float32)
 
 
-def made(n: int, *, features: bool = False, epoch: int = 1) -> Step:
+def made(n: int, *, features: bool = False, epoch: int = 1) -> DataStep:
     generator = np.random.default_rng(n)
     inputs = (
         generator.normal(size=(n, 512)).astype(np.float32)
@@ -32,7 +31,9 @@ def made(n: int, *, features: bool = False, epoch: int = 1) -> Step:
         else generator.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     )
     labels, samples = generator.integers(0, 10, n), generator.integers(0, 2**40, n)
-    return epoch, epoch + 100, epoch / 8, Batch(inputs, labels, samples, np.arange(n), 2 * n + 1)
+    mix = Mix(generator.permutation(n), generator.random(n).astype(np.float32))
+    batch = Batch(inputs, labels, samples, np.arange(n), 2 * n + 1)
+    return epoch, epoch + 100, epoch / 8, mix, batch
 
 
 @pytest.mark.parametrize("features", [False, True])
@@ -40,10 +41,12 @@ def test_batches_come_in_order_and_bit_for_bit(features: bool) -> None:
     batches = [made(n, features=features, epoch=1 + n % 3) for n in (5, 1, 0, 7, 128)]
     elements = list(dataset(lambda: iter(batches), FEATURES if features else IMAGES))
     assert len(elements) == len(batches)
-    for element, (epoch, view, rate, batch) in zip(elements, batches, strict=True):
-        inputs, labels, samples, *numbers = (part.numpy() for part in element)
+    for element, (epoch, view, rate, mix, batch) in zip(elements, batches, strict=True):
+        inputs, labels, samples, *numbers, partners, shares = (part.numpy() for part in element)
         for ours, theirs in zip(
-            (inputs, labels, samples), (batch.inputs, batch.labels, batch.samples), strict=True
+            (inputs, labels, samples, partners, shares),
+            (batch.inputs, batch.labels, batch.samples, *mix),
+            strict=True,
         ):
             assert ours.dtype == theirs.dtype
             np.testing.assert_array_equal(ours, theirs)
@@ -71,7 +74,7 @@ def test_only_a_few_batches_are_made_ahead() -> None:
     made_so_far = threading.Semaphore(0)
     count = 0
 
-    def endless() -> Iterator[Step]:
+    def endless() -> Iterator[DataStep]:
         nonlocal count
         for _ in itertools.count():
             count += 1
@@ -88,12 +91,12 @@ def test_only_a_few_batches_are_made_ahead() -> None:
 def test_workers_read_their_own_rows_and_no_others_under_a_strategy(sample_store: Store) -> None:
     index, _ = read_index(sample_store)
 
-    def rank_1_of_3() -> Iterator[Step]:
+    def rank_1_of_3() -> Iterator[DataStep]:
         rows = training_batches(
             index.shard_rows("train"), seed=5, epoch=1, global_batch=128, rank=1, world_size=3
         )
         for batch in stream(sample_store, index, "train", rows):
-            yield 1, 0, 1e-3, batch
+            yield 1, 0, 1e-3, unmixed(len(batch.labels)), batch
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     distributed = strategy.distribute_datasets_from_function(lambda _: dataset(rank_1_of_3, IMAGES))
@@ -105,7 +108,7 @@ def test_workers_read_their_own_rows_and_no_others_under_a_strategy(sample_store
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), UserError("x"), OSError(5, "y")])
 def test_a_feed_raises_the_error_of_its_source(error: Exception) -> None:
-    def broken() -> Iterator[Step]:
+    def broken() -> Iterator[DataStep]:
         yield made(2)
         raise error
 

@@ -52,10 +52,12 @@ def main() -> None:
 
     if given.tf_data:
         from tlcluster.training.data import dataset, image_spec  # noqa: PLC0415  needs TensorFlow
+        from tlcluster.training.mixup import unmixed  # noqa: PLC0415
 
         # Made once, as in training; each epoch iterates over it again.
         tensors = dataset(
-            lambda: ((1, 0, 1e-3, batch) for batch in batches()), image_spec(index.image_shape)
+            lambda: ((1, 0, 1e-3, unmixed(len(batch.labels)), batch) for batch in batches()),
+            image_spec(index.image_shape),
         )
     time_epochs(epoch, given.epochs)
 

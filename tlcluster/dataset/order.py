@@ -142,10 +142,14 @@ def _ends(sizes: Ints) -> Ints:
     return np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))
 
 
-def _shuffled(n: int, seed: int, *key: int) -> Ints:
+def random_bits(n: int, seed: int, *key: int) -> npt.NDArray[np.uint64]:
+    """64 random bits n times, drawn from (seed, key); uint64 (n,)."""
+    return np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)).random_raw(n)
+
+
+def shuffled(n: int, seed: int, *key: int) -> Ints:
     """0 … n - 1 in an order drawn from (seed, key); n < 2**32."""
-    sequence = np.random.SeedSequence(seed, spawn_key=key)
-    draws = np.random.Philox(sequence).random_raw(n)
+    draws = random_bits(n, seed, *key)
     # Draws with their number in the low bits are all different, so that every sorting algorithm
     # gives the same order. This is also faster than argsort.
     bits = np.uint64(n.bit_length())
@@ -160,7 +164,7 @@ class _Line:
     def __init__(self, shard_rows: Ints, seed: int, epoch: int) -> None:
         self.seed = seed
         self.epoch = epoch
-        self.shards = _shuffled(len(shard_rows), seed, epoch)
+        self.shards = shuffled(len(shard_rows), seed, epoch)
         self.ends = _ends(shard_rows[self.shards])
         self.samples = _ends(shard_rows)[self.shards]
         """Sample number of the first row of each shard on the line."""
@@ -190,8 +194,8 @@ class _Reader:
     def _load(self, window: int) -> None:
         line = self._line
         self._loaded = range(int(self._windows[window]), int(self._windows[window + 1]))
-        shuffled = _shuffled(len(self._loaded), line.seed, line.epoch, self._reader, window)
-        places = self._loaded.start + shuffled
+        order = shuffled(len(self._loaded), line.seed, line.epoch, self._reader, window)
+        places = self._loaded.start + order
         shard = np.searchsorted(line.ends, places, side="right") - 1
         row = places - line.ends[shard]
         self._table = np.stack((line.shards[shard], row, line.samples[shard] + row))

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from tlcluster.dataset.stream import Batch
+from tlcluster.training.mixup import Mix
+
+DataStep = tuple[int, int, float, Mix, Batch]
+"""Epoch, view, learning rate, how rows are mixed, and the rows."""
 
 PREFETCH = 4
 """Batches ready ahead of the step that takes them; 128 images are 384 KiB."""
@@ -16,22 +20,24 @@ def image_spec(shape: tuple[int, int, int]) -> tf.TensorSpec:
     return tf.TensorSpec((None, *shape), tf.uint8)
 
 
-def dataset(
-    steps: Callable[[], Iterator[tuple[int, int, float, Batch]]], spec: tf.TensorSpec
-) -> tf.data.Dataset:
-    """(epoch, view, learning rate, batch) → a dataset for `tlcluster.training.step.training_call`.
+def dataset(steps: Callable[[], Iterator[DataStep]], spec: tf.TensorSpec) -> tf.data.Dataset:
+    """Steps of a training → a dataset for `tlcluster.training.step.training_call`.
 
     Elements: inputs as `spec` says; int64 labels (n,) and samples (n,); int64 epoch, view and rows
-    of the global batch; float32 learning rate. n is this worker's part of the global batch and may
-    be 0.
+    of the global batch; float32 learning rate; int64 partners (n,) and float32 shares (n,) of
+    `Mix`. n is this worker's part of the global batch and may be 0.
     """
 
     def elements() -> Iterator[tuple[object, ...]]:
-        for epoch, view, rate, batch in steps():
-            yield batch.inputs, batch.labels, batch.samples, epoch, view, batch.global_rows, rate
+        for epoch, view, rate, mix, batch in steps():
+            rows = (batch.inputs, batch.labels, batch.samples)
+            yield (*rows, epoch, view, batch.global_rows, rate, *mix)
 
     many, one = tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64)
-    signature = (spec, many, many, one, one, one, tf.TensorSpec((), tf.float32))
+    signature = (
+        *(spec, many, many, one, one, one, tf.TensorSpec((), tf.float32)),
+        *(many, tf.TensorSpec((None,), tf.float32)),
+    )
     options = tf.data.Options()
     # Each worker already reads only its own rows. With sharding it would read all of them.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -49,7 +55,7 @@ class Feed:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        steps: Callable[[], Iterator[tuple[int, int, float, Batch]]],
+        steps: Callable[[], Iterator[DataStep]],
         spec: tf.TensorSpec,
     ) -> None:
         """
@@ -60,7 +66,7 @@ class Feed:
         """
         self._error: Exception | None = None
 
-        def watched() -> Iterator[tuple[int, int, float, Batch]]:
+        def watched() -> Iterator[DataStep]:
             try:
                 yield from steps()
             except Exception as error:

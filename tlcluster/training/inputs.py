@@ -20,6 +20,7 @@ from tlcluster.storage.protocol import Store
 from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import PLAIN
 from tlcluster.training.features import Claim, FeatureStore
+from tlcluster.training.mixup import Mix
 from tlcluster.training.model import Models
 from tlcluster.training.schedule import Schedule, StepRows
 from tlcluster.training.stores import Stores
@@ -50,6 +51,7 @@ class Step(NamedTuple):
     view: int
     rate: float
     """The learning rate."""
+    mix: Mix
     batch: Batch
 
 
@@ -164,7 +166,7 @@ def training_steps(inputs: Inputs, steps: Iterable[StepRows]) -> Iterator[Step]:
     steps, ahead = itertools.tee(steps)
     batches = inputs.read("train", ((step.view, step.rows) for step in ahead))
     for step, batch in zip(steps, batches, strict=True):
-        yield Step(step.epoch, step.view, step.rate, batch)
+        yield Step(step.epoch, step.view, step.rate, step.mix, batch)
 
 
 def split_part(inputs: Inputs, index: Index, split: str, schedule: Schedule) -> Iterator[Batch]:

@@ -61,6 +61,7 @@ class Loop:
             augment_seed=parts.inputs.augment_seed,
             augmentation=parts.task.experiment.augmentation,
             label_smoothing=parts.task.experiment.label_smoothing,
+            mixes=parts.task.experiment.mixup > 0,
         )
 
     def run(self, epoch_ended: Callable[[tuple[EpochRecord, ...]], None]) -> bool:

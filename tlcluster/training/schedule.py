@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tlcluster.dataset.order import Ints, RowBatch, steps_per_epoch, training_batches
 from tlcluster.experiments import LearningRateCurve
 from tlcluster.training.learning_rate import share
+from tlcluster.training.mixup import Mix, mixed
 from tlcluster.training.task import Task
 
 
@@ -27,6 +28,7 @@ class Schedule(NamedTuple):
     """Epochs without a better validation accuracy before training stops."""
     curve: LearningRateCurve = "constant"
     """Of the learning rate after the warm-up."""
+    mixup: float = 0.0
     warmup: float = 0.0
     """Share of all steps in which the learning rate rises."""
 
@@ -50,6 +52,7 @@ class StepRows(NamedTuple):
     view: int
     rate: float
     """The learning rate."""
+    mix: Mix
     rows: RowBatch
 
 
@@ -72,6 +75,7 @@ def scheduled(task: Task, *, rank: int, workers: int, rows: int) -> Schedule:
         patience=experiment.patience,
         curve=experiment.schedule,
         warmup=experiment.warmup,
+        mixup=experiment.mixup,
     )
 
 
@@ -107,4 +111,5 @@ def training_rows(
             first_step=first,
         )
         for place, rows in enumerate(batches, first):
-            yield StepRows(number, view(number), schedule.rate(number, place), rows)
+            mix = mixed(rows, seed=schedule.seed, epoch=number, step=place, alpha=schedule.mixup)
+            yield StepRows(number, view(number), schedule.rate(number, place), mix, rows)

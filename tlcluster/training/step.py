@@ -23,6 +23,7 @@ def training_call(
     augment_seed: int | None,
     augmentation: AugmentationName,
     label_smoothing: float,
+    mixes: bool,
 ) -> TrainingCall:
     """Several steps in one call of the graph: with short steps, Python would take most of the time.
 
@@ -35,6 +36,7 @@ def training_call(
             as they are.
         augmentation: how they are augmented.
         label_smoothing: see `cross_entropy`.
+        mixes: whether inputs are mixed; see `tlcluster.training.mixup`.
 
     Returns:
         A function whose batches are `tlcluster.training.data.dataset` elements, distributed.
@@ -49,16 +51,24 @@ def training_call(
         view: tf.Tensor,
         global_rows: tf.Tensor,
         rate: tf.Tensor,
+        partners: tf.Tensor,
+        shares: tf.Tensor,
     ) -> tf.Tensor:
         if augment_seed is None:
             shown = tf.cast(inputs, tf.float32)
         else:
             how = augment.AUGMENTATIONS[augmentation]
             shown = augment.augment(inputs, how, seed=augment_seed, view=view, samples=samples)
+        if mixes:
+            own = tf.reshape(shares, (-1, 1, 1, 1))
+            shown = own * shown + (1.0 - own) * tf.gather(shown, partners)
         keys = tf.stack([tf.fill(tf.shape(samples), epoch), samples], axis=1)
         with tf.GradientTape() as tape:
             logits = logits_of(shown, keys, training=True)
             losses = cross_entropy(labels, logits, label_smoothing)
+            if mixes:
+                others = cross_entropy(tf.gather(labels, partners), logits, label_smoothing)
+                losses = shares * losses + (1.0 - shares) * others
             # The workers' gradients are summed. Divided by the rows of the global batch, not of
             # this worker's part, they add up to the gradient of the mean loss, however the batch
             # is split and however small the last one is.
