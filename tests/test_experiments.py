@@ -50,6 +50,7 @@ def test_what_differs_between_them_is_what_the_study_says() -> None:
         "mixup": 0.0,
         "clip_norm": 0.0,
         "global_batch": 128,
+        "test_views": 1,
     }
     assert differing == {
         "frozen": recipe,

@@ -32,7 +32,8 @@ def flop(
         train, valid = epochs, epochs
     else:
         train, valid = (min(epochs, views or epochs) if experiment.augment else 1), 1
-    return forward * (train * rows["train"] + valid * rows["valid"] + rows["test"])
+    tested = experiment.test_views * rows["test"]
+    return forward * (train * rows["train"] + valid * rows["valid"] + tested)
 
 
 def longest_first(

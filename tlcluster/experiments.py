@@ -87,6 +87,9 @@ class Experiment(BaseModel):
     """Longer gradients of the global batch are scaled to this norm; 0 leaves all as they are."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
 
+    test_views: int = _recipe(1, label="views of a test image", ge=1, le=2)
+    """2 tests the mean of the probabilities of each image and its mirror image."""
+
     def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape of the images as the base sees them, (height, width, channels).
 

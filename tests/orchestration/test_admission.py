@@ -217,6 +217,12 @@ def test_a_backward_pass_takes_twice_the_forward_pass_of_what_is_trained() -> No
     assert flop(one_epoch, 1.0, rows, trained=0.25) == 100 * 1.5 + 10 + 10
 
 
+def test_each_view_of_a_test_image_is_a_pass() -> None:
+    rows = {"train": 100, "valid": 10, "test": 7}
+    twice = EXPERIMENTS["frozen"].model_copy(update={"test_views": 2})
+    assert flop(twice, 1.0, rows) == 100 + 10 + 2 * 7
+
+
 def test_what_takes_longest_starts_first() -> None:
     order = longest_first(tuple(EXPERIMENTS.values()), dict.fromkeys(EXPERIMENTS, 1.0))
     assert [experiment.name for experiment in order] == [

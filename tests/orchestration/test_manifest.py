@@ -109,6 +109,7 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "frozen.mixup": 0.0,
         "frozen.clip_norm": 0.0,
         "frozen.global_batch": 25,
+        "frozen.test_views": 1,
     }
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlcluster.storage.open import open_store
-from tlcluster.training.feature_key import PLAIN, FeatureKey, delete_view, view_of
+from tlcluster.training.feature_key import MIRRORED, PLAIN, FeatureKey, delete_view, view_of
 
 keys = st.builds(
     FeatureKey,
@@ -42,6 +42,7 @@ def test_plain_images_do_not_depend_on_how_views_are_made(
 ) -> None:
     other = key._replace(seed=seed, augmentation=how)
     assert key.place(split, PLAIN) == other.place(split, PLAIN)
+    assert key.place(split, MIRRORED) == other.place(split, MIRRORED)
     assert (key.place(split, 1) == other.place(split, 1)) == (other == key)
 
 
@@ -49,7 +50,7 @@ def test_plain_images_do_not_depend_on_how_views_are_made(
 def test_an_augmented_view_is_never_taken_for_the_plain_one(
     key: FeatureKey, split: str, view: int
 ) -> None:
-    assert key.place(split, view) != key.place(split, PLAIN)
+    assert len({key.place(split, one) for one in (view, PLAIN, MIRRORED)}) == 3
 
 
 @given(key=keys, split=splits, view=st.integers(0, 10**7))

@@ -21,7 +21,7 @@ from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import CorruptObject, Store
 from tlcluster.training import augment, features
-from tlcluster.training.feature_key import PLAIN, FeatureKey
+from tlcluster.training.feature_key import MIRRORED, PLAIN, FeatureKey
 from tlcluster.training.features import Claim, FeatureStore
 from tlcluster.training.model import build_models
 
@@ -148,6 +148,17 @@ def test_features_of_a_view_are_those_of_the_augmented_images(
     # float64, the features are as far from these (1.1e-6 of the largest) as from those expected.
     assert expected.max() > 100
     np.testing.assert_allclose(shard.inputs, expected, rtol=1e-4, atol=2e-6 * expected.max())
+
+
+def test_features_of_the_mirror_image_are_those_of_the_flipped_images(
+    opened: Open, small_base: keras.Model, sample_store: Store, index: Index
+) -> None:
+    shard = opened().load("test", MIRRORED, 1)
+    rows = shard_rows(sample_store, index, "test", 1)
+    expected = small_base(tf.constant(rows["image"][:, :, ::-1], tf.float32)).numpy()
+    np.testing.assert_allclose(shard.inputs, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(shard.labels, rows["label"])
+    assert not np.allclose(opened().load("test", PLAIN, 1).inputs, expected, rtol=1e-2)
 
 
 def test_the_seed_changes_the_views_and_not_the_plain_features(

@@ -61,6 +61,36 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+HEAD_FIELDS: dict[str, Any] = {
+    "taps": "block3,block4",
+    "input_size": 40,
+    "augmentation": "strong",
+    "optimizer": "sgd-nesterov",
+    "learning_rate": 1e-2,
+    "schedule": "cosine",
+    "warmup": 0.2,
+    "weight_decay": 0.1,
+    "average": 0.9,
+    "label_smoothing": 0.1,
+    "clip_norm": 1.0,
+    "test_views": 2,
+}
+"""Fields that are not the study's, in one training of a head on a frozen base."""
+
+BASE_FIELDS: dict[str, Any] = {
+    "trainable_from": "block4",
+    "taps": "block3,block5",
+    "augmentation": "flip-and-shift",
+    "base_rate": 0.1,
+    "learning_rate": 1e-4,
+    "schedule": "cosine",
+    "mixup": 0.4,
+    "average": 0.9,
+    "clip_norm": 1.0,
+}
+"""The same in a training of the base."""
+
+
 class Plan(NamedTuple):
     """One attempt of a training."""
 
@@ -112,14 +142,14 @@ PLANS: dict[str, Plan] = {
         "regularized", die_at=(2, 2 * STEPS_PER_CALL, "training"), task={"checkpoint_seconds": 0.0}
     ),
     "decay": Plan("regularized", recipe={"weight_decay": 0.1}),
-    "decay, two workers": Plan("regularized", 2, recipe={"weight_decay": 0.1}),
-    "decay, stopped": Plan("regularized", stop_at=MIDDLE, recipe={"weight_decay": 0.1}),
-    "decay, gone on": Plan(
-        "regularized",
-        folder="decay, stopped",
-        after="decay, stopped",
-        recipe={"weight_decay": 0.1},
+    "head": Plan("regularized", recipe=HEAD_FIELDS),
+    "head, two workers, no features": Plan("regularized", 2, features=None, recipe=HEAD_FIELDS),
+    "head, stopped": Plan("regularized", stop_at=MIDDLE, recipe=HEAD_FIELDS),
+    "head, gone on": Plan(
+        "regularized", folder="head, stopped", after="head, stopped", recipe=HEAD_FIELDS
     ),
+    "base": Plan("finetuned", recipe=BASE_FIELDS),
+    "base, two workers": Plan("finetuned", 2, recipe=BASE_FIELDS),
     "frozen, early": Plan("frozen", recipe={"epochs": 60, "patience": 3}),
     "regularized, after the kill": Plan(
         "regularized", folder="regularized, killed", after="regularized, killed"
@@ -533,15 +563,50 @@ def kernels(trained: Trained) -> list[np.ndarray]:
     return [v.numpy() for v in models.head.trainable_variables if "kernel" in v.name]
 
 
-def test_one_worker_and_two_decay_alike(trained: Get) -> None:
-    assert_close(trained("decay"), trained("decay, two workers"), 1e-5)
+# Fields that are not the study's
 
 
-def test_a_stopped_training_with_weight_decay_goes_on_as_if_nothing_had_happened(
+def test_one_worker_on_features_and_two_on_images_train_a_head_alike(trained: Get) -> None:
+    one, two = trained("head"), trained("head, two workers, no features")
+    assert_close(one, two, 1e-4)
+    assert not np.allclose(curves(one), curves(trained("regularized")), atol=0.01)
+    rates = [epoch.learning_rate for epoch in one.history]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 1e-4
+
+
+def test_one_worker_and_two_train_the_upper_blocks_of_a_base_alike(trained: Get) -> None:
+    assert_close(trained("base"), trained("base, two workers"), 1e-3)
+
+
+def test_only_the_upper_blocks_of_a_base_change(trained: Get, imagenet_weights: bytes) -> None:
+    training = trained("base")
+    keras.backend.clear_session()
+    config = ExperimentConfig.model_validate_json(training.get(CONFIG))
+    before, after = (
+        build_models(
+            config.experiment,
+            image_shape=(32, 32, 3),
+            classes=10,
+            seed=99,
+            imagenet_weights=imagenet_weights,
+        ).whole
+        for _ in range(2)
+    )
+    load_weights_file(after, training.get(WEIGHTS))
+    changed = {
+        old.name.partition("_")[0]
+        for old, new in zip(before.weights, after.weights, strict=True)
+        if old.name.startswith("block") and not np.array_equal(old, new)
+    }
+    assert changed == {"block4", "block5"}
+
+
+def test_a_stopped_training_of_a_head_with_all_fields_goes_on_as_if_nothing_had_happened(
     trained: Get,
 ) -> None:
-    assert trained("decay, stopped").chief["outcome"] == "interrupted"
-    assert_identical(trained("decay, gone on"), trained("decay"))
+    assert trained("head, stopped").chief["outcome"] == "interrupted"
+    assert_identical(trained("head, gone on"), trained("head"))
 
 
 # Early stopping

@@ -13,6 +13,9 @@ FOLDER = "features"
 PLAIN = 0
 """The view that shows the image unchanged; augmented views count from 1."""
 
+MIRRORED = -1
+"""The view that shows the image flipped horizontally."""
+
 VERSION = 2
 """Increased when the same inputs give different features, even in the last digit only."""
 
@@ -40,15 +43,17 @@ class FeatureKey(NamedTuple):
     def place(self, split: str, view: int) -> str:
         """The folder of one view of a split. Plain images do not depend on the augmentation."""
         defaults = self._field_defaults
-        plain = {"seed": None, "augmentation": defaults["augmentation"]} if view == PLAIN else {}
-        key = {**self._asdict(), **plain}
+        drawn = view not in (PLAIN, MIRRORED)
+        plain = {"seed": None, "augmentation": defaults["augmentation"]}
+        key = {**self._asdict(), **({} if drawn else plain)}
         facts = {
             "version": VERSION,
             # A field with its default adds nothing: features from before the field are still found.
             **{k: v for k, v in key.items() if k not in defaults or v != defaults[k]},
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return f"{FOLDER}/{digest[:32]}/{split}/{view:05d}"
+        name = "mirrored" if view == MIRRORED else f"{view:05d}"
+        return f"{FOLDER}/{digest[:32]}/{split}/{name}"
 
 
 def view_of(epoch: int, views: int | None) -> int:

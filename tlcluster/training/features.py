@@ -36,7 +36,7 @@ from tlcluster.records import Record
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
 from tlcluster.training import augment
 from tlcluster.training.data import image_spec
-from tlcluster.training.feature_key import PLAIN, FeatureKey
+from tlcluster.training.feature_key import MIRRORED, PLAIN, FeatureKey
 
 CLAIM_SECONDS = 20.0
 """Seconds without a change after which the owner of a claim is taken for dead.
@@ -194,6 +194,8 @@ class FeatureStore:
         first = int(self._index.offsets(split)[number])
         samples = np.arange(first, first + len(images), dtype=np.int64)
         parts = []
+        if view == MIRRORED:
+            view, images = PLAIN, images[:, :, ::-1]
         for start in range(0, len(images), self._batch):
             part = self._compute(
                 tf.constant(images[start : start + self._batch]),

@@ -18,7 +18,7 @@ from tlcluster.dataset.stream import Batch, planned, stream, stream_from
 from tlcluster.experiments import Experiment
 from tlcluster.storage.protocol import Store
 from tlcluster.training.data import image_spec
-from tlcluster.training.feature_key import PLAIN
+from tlcluster.training.feature_key import MIRRORED, PLAIN
 from tlcluster.training.features import Claim, FeatureStore
 from tlcluster.training.mixup import Mix
 from tlcluster.training.model import Models
@@ -97,7 +97,14 @@ class ImageInputs:
         return self.models.logits_of_images
 
     def read(self, split: str, batches: Iterable[tuple[int, RowBatch]]) -> Iterator[Batch]:
-        return stream(self.store, self.index, split, (rows for _, rows in batches))
+        # The reader looks ahead; `tee` keeps the views between.
+        batches, ahead = itertools.tee(batches)
+        read = stream(self.store, self.index, split, (rows for _, rows in ahead))
+        for (view, _), batch in zip(batches, read, strict=True):
+            if view == MIRRORED:
+                yield batch._replace(inputs=np.ascontiguousarray(batch.inputs[:, :, ::-1]))
+            else:
+                yield batch
 
 
 @dataclass(frozen=True)
@@ -169,12 +176,14 @@ def training_steps(inputs: Inputs, steps: Iterable[StepRows]) -> Iterator[Step]:
         yield Step(step.epoch, step.view, step.rate, step.mix, batch)
 
 
-def split_part(inputs: Inputs, index: Index, split: str, schedule: Schedule) -> Iterator[Batch]:
-    """This worker's part of a split, in index order, without augmentation."""
+def split_part(
+    inputs: Inputs, index: Index, split: str, schedule: Schedule, view: int = PLAIN
+) -> Iterator[Batch]:
+    """This worker's part of a split, in index order, in a view without augmentation."""
     rows = evaluation_batches(
         index.shard_rows(split),
         batch=inputs.evaluation_batch,
         rank=schedule.rank,
         world_size=schedule.workers,
     )
-    return inputs.read(split, ((PLAIN, batch) for batch in rows))
+    return inputs.read(split, ((view, batch) for batch in rows))

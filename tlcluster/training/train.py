@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -18,6 +19,7 @@ from tlcluster.records import EpochRecord, ExperimentResult, WorkerRecord
 from tlcluster.training.collective import joined_lines
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.events import Events
+from tlcluster.training.feature_key import MIRRORED, PLAIN
 from tlcluster.training.inputs import inputs_for, split_part
 from tlcluster.training.loop import Loop, Parts
 from tlcluster.training.network import Network
@@ -172,12 +174,17 @@ def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) ->
     name = parts.task.experiment.name
     parts.reporter.show(progress_of(state, parts.schedule, Phase.TESTING))
     parts.network.use_best()
-    probabilities = parts.evaluator.predictions(
-        split_part(parts.inputs, parts.index, "test", parts.schedule), len(parts.index.classes)
-    )
+    views = (PLAIN, MIRRORED)[: parts.task.experiment.test_views]
+    probabilities = np.mean([_predictions(parts, view) for view in views], axis=0)
     write_weights(stores.run, name, parts.network.models, writes=chief)
     if chief:
         write_predictions(stores.run, name, stores.images, parts.index, probabilities)
+
+
+def _predictions(parts: Parts, view: int) -> np.ndarray:
+    """Probabilities of one view of the test split, float32 (n, classes)."""
+    images = split_part(parts.inputs, parts.index, "test", parts.schedule, view)
+    return parts.evaluator.predictions(images, len(parts.index.classes))
 
 
 def _result(
