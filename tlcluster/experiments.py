@@ -25,9 +25,16 @@ MOST_EPOCHS = 1_000_000
 """Above every use; larger numbers would overflow in the arithmetic of steps and times."""
 
 
-def _recipe(default: Any = ..., *, label: str, unit: str = "", **limits: Any) -> Any:
-    """A field of the recipe: it decides the result, together with the seed and the data."""
-    return Field(default, title=label, json_schema_extra={"unit": unit}, **limits)
+def _recipe(
+    default: Any = ..., *, label: str, unit: str = "", option: bool = False, **limits: Any
+) -> Any:
+    """A field of the recipe: it decides the result, together with the seed and the data.
+
+    An option is a field that the study's recipes do not have. The report does not mention it while
+    it has its default.
+    """
+    extra: dict[str, Any] = {"unit": unit, "option": option}
+    return Field(default, title=label, json_schema_extra=extra, **limits)
 
 
 class Experiment(BaseModel):
@@ -42,20 +49,20 @@ class Experiment(BaseModel):
     base: str = _recipe("vgg16", label="base")
     """One of `tlcluster.backbones.BACKBONES`."""
     base_trainable: bool = _recipe(False, label="base trained")
-    taps: str = _recipe(LAST, label="features from")
+    taps: str = _recipe(LAST, label="features from", option=True)
     """`last` flattens the last map of the base. Names of its blocks, separated by commas, take the
     mean of each channel of each block's last map; `last` may be one of them. Blocks above the
     highest tap are left out."""
-    trainable_from: str = _recipe(FIRST, label="base trained from")
+    trainable_from: str = _recipe(FIRST, label="base trained from", option=True)
     """If the base is trained: the block from which on it is; those below stay frozen."""
     augment: bool = _recipe(False, label="images augmented")
-    augmentation: AugmentationName = _recipe("study", label="augmentation")
+    augmentation: AugmentationName = _recipe("study", label="augmentation", option=True)
     """How images are augmented, if they are; see `tlcluster.training.augment`."""
     preprocess: Literal["raw", "base"] = _recipe("raw", label="input preprocessing")
     """`raw` feeds RGB in 0…255, as the study did; `base` is the preprocessing of the base."""
-    input_size: int = _recipe(0, label="input size", unit="pixels", ge=0, le=1024)
+    input_size: int = _recipe(0, label="input size", option=True, unit="pixels", ge=0, le=1024)
     """The shorter side of the images as the base sees them; 0 leaves them as they are."""
-    upsampling: Upsampling = _recipe("bicubic", label="upsampling")
+    upsampling: Upsampling = _recipe("bicubic", label="upsampling", option=True)
     """How images are made as large as `input_size`."""
     dense_units: int = _recipe(512, label="dense units", gt=0, le=65_536)
     batch_norm: bool = _recipe(False, label="batch normalisation")
@@ -68,26 +75,28 @@ class Experiment(BaseModel):
     optimizer: OptimizerName = _recipe("adam", label="optimizer")
     """With `weight_decay`, `adam` is AdamW."""
     learning_rate: float = _recipe(1e-3, label="learning rate", gt=0, allow_inf_nan=False)
-    base_rate: float = _recipe(1.0, label="learning rate of the base", gt=0, le=1_000)
+    base_rate: float = _recipe(1.0, label="learning rate of the base", option=True, gt=0, le=1_000)
     """As a multiple of the head's, if the base is trained."""
-    schedule: LearningRateCurve = _recipe("constant", label="learning-rate schedule")
+    schedule: LearningRateCurve = _recipe("constant", label="learning-rate schedule", option=True)
     """`cosine` falls to 0 at the end of the last epoch; see `tlcluster.training.learning_rate`."""
-    warmup: float = _recipe(0.0, label="warm-up", unit="of all steps", ge=0, lt=1)
+    warmup: float = _recipe(0.0, label="warm-up", option=True, unit="of all steps", ge=0, lt=1)
     """Share of all steps in which the learning rate rises linearly to `learning_rate`."""
-    weight_decay: float = _recipe(0.0, label="weight decay", ge=0, allow_inf_nan=False)
+    weight_decay: float = _recipe(0.0, label="weight decay", option=True, ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
-    average: float = _recipe(0.0, label="weight average", ge=0, lt=1)
+    average: float = _recipe(0.0, label="weight average", option=True, ge=0, lt=1)
     """Share of the average of the weights that a step keeps. If it is not 0, the average is
     validated, tested and written instead of the last weights."""
-    label_smoothing: float = _recipe(0.0, label="label smoothing", ge=0, lt=1)
+    label_smoothing: float = _recipe(0.0, label="label smoothing", option=True, ge=0, lt=1)
     """Share of the training target that is spread evenly over all classes."""
-    mixup: float = _recipe(0.0, label="mixup", ge=0, le=100)
+    mixup: float = _recipe(0.0, label="mixup", option=True, ge=0, le=100)
     """Training images are mixed in pairs, in shares from Beta(mixup, mixup); 0 mixes none."""
-    clip_norm: float = _recipe(0.0, label="gradient norm at most", ge=0, allow_inf_nan=False)
+    clip_norm: float = _recipe(
+        0.0, label="gradient norm at most", option=True, ge=0, allow_inf_nan=False
+    )
     """Longer gradients of the global batch are scaled to this norm; 0 leaves all as they are."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
 
-    test_views: int = _recipe(1, label="views of a test image", ge=1, le=2)
+    test_views: int = _recipe(1, label="views of a test image", option=True, ge=1, le=2)
     """2 tests the mean of the probabilities of each image and its mirror image."""
 
     def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -172,6 +181,16 @@ RECIPE: Mapping[str, str] = MappingProxyType(
     }
 )
 """Field of the recipe → its label, with its unit if it has one."""
+
+
+OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        name: field.default
+        for name, field in Experiment.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["option"]
+    }
+)
+"""Field that the study's recipes do not have → its default, which leaves them as they are."""
 
 
 def worded(field: str, value: object) -> str:

@@ -353,6 +353,21 @@ def test_the_recipe_file_is_printed_as_it_is(tmp_path: Path) -> None:
     assert "The recipe file" in text
 
 
+def test_the_recipes_show_the_options_that_an_experiment_uses_and_no_others(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    settings = {"frozen.warmup": 0.0, "augmented.warmup": 0.25, "frozen.epochs": 55}
+    fake_run.write_run(store, fake_run.manifest(settings=settings))
+    fake_run.write_config(store, "frozen", taps="block3,block4")
+    text = Reader((tmp_path / write_report(store)).read_text()).text
+    assert "Features from" in text
+    assert "block3,block4" in text
+    assert "Learning rate" in text
+    assert "Label smoothing" not in text
+    assert "frozen.epochs 55" in text
+    assert "augmented.warmup 0.25" in text
+    assert "frozen.warmup" not in text
+
+
 def test_without_a_recipe_file_none_is_mentioned(pages: dict[str, Path]) -> None:
     assert "The recipe file" not in pages["whole"].read_text()
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import jinja2
 
 from tlcluster import cinic10
-from tlcluster.experiments import RECIPE
+from tlcluster.experiments import OPTIONS, RECIPE
+from tlcluster.records import RunManifest
 from tlcluster.report.classes import MANY_CLASSES, listed_classes, most_confused
 from tlcluster.report.columns import GROUPS, View, page_columns, rows, text
 from tlcluster.report.figures.canvas import Figure
@@ -85,11 +86,31 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         digits=view.digits,
         time_unit=view.unit,
         time_seconds=view.seconds,
-        recipe=RECIPE,
+        recipe=recipe_fields(run),
+        settings=settings(run.manifest),
         dashes=dashes,
         workers=workers,
         median_epoch=median_epoch,
     )
+
+
+def recipe_fields(run: Run) -> dict[str, str]:
+    """Field of the recipe → its label, without options that no experiment uses."""
+    recipes = [one.config.experiment for one in run.experiments if one.config]
+    return {
+        field: label
+        for field, label in RECIPE.items()
+        if field not in OPTIONS or any(getattr(one, field) != OPTIONS[field] for one in recipes)
+    }
+
+
+def settings(manifest: RunManifest) -> dict[str, object]:
+    """The settings that decide the results, without options that have their default."""
+    return {
+        name: value
+        for name, value in manifest.settings.items()
+        if (field := name.rpartition(".")[2]) not in OPTIONS or value != OPTIONS[field]
+    }
 
 
 def workers(experiment: ExperimentRun) -> dict[str, str]:
