@@ -133,9 +133,10 @@ def below(base: keras.Model, first: str) -> list[keras.layers.Layer]:
 
 def trained_share(base: keras.Model, first: str) -> float:
     """Share of a forward pass that is computed in the block `first` and those above it."""
-    frozen = [layer for layer in below(base, first) if layer.weights]
-    if not frozen:
+    frozen = below(base, first)
+    if not any(layer.weights for layer in frozen):
         return 1.0
+    # All paths through a base meet between two blocks.
     return 1.0 - forward_flop(keras.Model(base.input, frozen[-1].output)) / forward_flop(base)
 
 
