@@ -180,7 +180,7 @@ def test_colours_change_in_contrast_brightness_and_saturation() -> None:
     image = np.array([[[[100, 120, 140], [60, 80, 100]]]], np.float32)
 
     def changed(*change: float) -> np.ndarray:
-        return augment.coloured(tf.constant(image), tf.constant([change])).numpy()
+        return augment.coloured(tf.constant(image), tf.constant([change], tf.float32)).numpy()
 
     np.testing.assert_allclose(changed(0, 0, 0), image, rtol=1e-6)
     np.testing.assert_allclose(changed(0.5, 0, 0), 100 + (image - 100) * 1.5, rtol=1e-6)

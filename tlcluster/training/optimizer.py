@@ -88,7 +88,7 @@ class Fused(keras.optimizers.Optimizer):
         place = self._index_dict[key]
         rate = tf.cast(self.learning_rate if self._rate is None else self._rate, variable.dtype)
         if self._shares.get(key, 1.0) != 1.0:
-            rate *= self._shares[key]
+            rate = rate * self._shares[key]
         if self._decay and decays(variable):
             # No step reads the variable, so the order of the two does not matter.
             variable.assign_sub(rate * self._decay * variable)
