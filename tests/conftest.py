@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -25,6 +26,10 @@ from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.training.shipped_weights import shipped_weights
 from tlcluster.training.weights import find_weights
+
+# On a busy machine, a first call may take long.
+hypothesis.settings.register_profile("tlcluster", deadline=None)
+hypothesis.settings.load_profile("tlcluster")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,7 +32,7 @@ from tlcluster.experiments import Experiment
 from tlcluster.storage import patient
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.directory import DirectoryStore
-from tlcluster.storage.protocol import StoredObject
+from tlcluster.storage.protocol import LARGEST, StoredObject
 from tlcluster.training import features, stores
 from tlcluster.training.batch_norm import GlobalBatchNorm
 from tlcluster.training.collective import joined, joined_lines, local, total
@@ -82,9 +82,9 @@ class Flaky(DirectoryStore):
         self.outage.meet("list")
         return super().list(prefix)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most: int = LARGEST) -> bytes:
         self.outage.meet("get")
-        return super().get(key)
+        return super().get(key, most)
 
     def put(self, key: str, data: bytes | Path) -> None:
         self.outage.meet("put")

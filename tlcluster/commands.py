@@ -82,6 +82,7 @@ def ingest(argv: Sequence[str], typed: str) -> int:
         processes=settings.processes,
         cache=cache.folder,
         show=True,
+        storage_wait=60 * settings.storage_wait,
     )
     shards = outcome.shards
     if not outcome.written:

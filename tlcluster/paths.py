@@ -20,6 +20,24 @@ def typed(command: str) -> str:
     return f"python jobs/{script}.py" if IN_CHECKOUT else f"tlcluster {command}"
 
 
+def checked_text(path: Path) -> Path:
+    """The path, if it can be written into a record.
+
+    Raises:
+        UserError: its name is not UTF-8, or has a zero character.
+    """
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{text}: the path is not UTF-8, so no record can name it; rename the folder"
+        ) from None
+    if "\0" in text:
+        raise UserError(f"{text}: no path has a zero character; check the path")
+    return path
+
+
 def expanded(path: str | Path) -> Path:
     """The path with `~` and `~account` replaced by their home directories.
 
@@ -29,4 +47,8 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(f"{path}: there is no such account; give the path in full") from None
+        raise UserError(
+            f"{path}: this account has no home directory; set HOME, or give the path in full"
+            if str(path).startswith("~/")
+            else f"{path}: there is no such account; give the path in full"
+        ) from None

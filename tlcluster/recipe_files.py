@@ -29,7 +29,7 @@ from tlcluster.cli import nearest
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment, differences
 from tlcluster.paths import expanded
-from tlcluster.records import REPORT
+from tlcluster.records import FEATURES, REPORT
 
 PROFILES: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted((Path(__file__).parent / "profiles").glob("*.toml"))}
@@ -42,7 +42,7 @@ MOST_EXPERIMENTS = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 """The name is a folder of the run and stands before the dot in `--set wide.epochs=3`."""
 
-_RESERVED = frozenset({REPORT, "features"})
+_RESERVED = frozenset({REPORT, FEATURES})
 """Other folders that a run or an output location has."""
 
 _ABOUT = {"like": 100, "title": 40, "summary": 200}

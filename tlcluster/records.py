@@ -28,6 +28,8 @@ WEIGHTS = "model.weights.h5"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 REPORT = "report"
+FEATURES = "features"
+"""Beside the runs: features of frozen bases, which all runs share."""
 
 
 class Record(BaseModel):

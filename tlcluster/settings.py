@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import re
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -11,6 +12,7 @@ from tlcluster.cli import nearest
 from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
 from tlcluster.recipe_files import PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
+from tlcluster.records import FEATURES
 
 EMBEDDED = "embedded"
 
@@ -24,6 +26,15 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST_WORKERS = 10_000
 MOST_MINUTES = 10_000_000
 """Nineteen years; larger numbers would overflow in the arithmetic of times."""
+
+
+def _storage_wait() -> Any:
+    return Field(
+        30,
+        description="minutes to wait for storage that does not answer",
+        gt=0,
+        json_schema_extra={"metavar": "MINUTES"},
+    )
 
 
 class CommonSettings(BaseModel):
@@ -128,12 +139,7 @@ class CommonSettings(BaseModel):
         le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
-    storage_wait: float = Field(
-        30,
-        description="minutes to wait for storage that does not answer",
-        gt=0,
-        json_schema_extra={"metavar": "MINUTES"},
-    )
+    storage_wait: float = _storage_wait()
     retries: int = Field(
         2, description="restarts of an experiment whose workers died", ge=0, le=100
     )
@@ -176,6 +182,10 @@ class CommonSettings(BaseModel):
     @field_validator("run_name")
     @classmethod
     def _safe_run_name(cls, value: str | None) -> str | None:
+        if value is not None and value.lower() == FEATURES:
+            raise ValueError(
+                "the output folder has a folder of this name, for all runs; choose another name"
+            )
         if value is not None and not _RUN_NAME.fullmatch(value):
             raise ValueError(
                 "a run name is 1 to 100 letters, digits, dots, dashes and underscores "
@@ -302,6 +312,7 @@ class IngestSettings(BaseModel):
         description="folder for downloads and unfinished shards [$XDG_CACHE_HOME/tlcluster]",
         json_schema_extra={"metavar": "DIR"},
     )
+    storage_wait: float = _storage_wait()
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ import tlcluster.storage.patient
 from tlcluster.errors import StoreUnavailable
 from tlcluster.storage.open import open_store
 from tlcluster.storage.patient import LONGEST_PAUSE_SECONDS, patient
-from tlcluster.storage.protocol import ObjectMissing, Store, StoredObject
+from tlcluster.storage.protocol import LARGEST, ObjectMissing, Store, StoredObject
 
 AWAY = StoreUnavailable("s3://bucket: no answer")
 
@@ -52,7 +52,7 @@ class Storage:
         self._answer()
         return [StoredObject(prefix, 1)]
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, _most: int = LARGEST) -> bytes:
         self._answer()
         if key == "missing":
             raise ObjectMissing(key, self.url)
@@ -189,7 +189,7 @@ def test_one_object_that_never_comes_is_given_up_while_others_succeed(clock: Clo
     storage = Storage(clock)
     real = storage.get
 
-    def get(key: str) -> bytes:
+    def get(key: str, _most: int = LARGEST) -> bytes:
         if key == "bad":
             storage.put("other", b"")
             store.put("other", b"")  # another thread's success in between
@@ -212,9 +212,9 @@ def test_many_threads_share_one_outage(monkeypatch: pytest.MonkeyPatch, tmp_path
     said: list[tuple[float, str]] = []
 
     class Away(Storage):
-        def get(self, key: str) -> bytes:
+        def get(self, key: str, most: int = LARGEST) -> bytes:
             if back.is_set():
-                return real.get(key)
+                return real.get(key, most)
             waiting.release()
             raise AWAY
 

@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import http.client
+import os
 import secrets
+import stat
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -15,6 +18,7 @@ from typing import IO
 
 from tlcluster.errors import UserError, from_os_error
 from tlcluster.meter import meter
+from tlcluster.plain_files import not_through_links
 from tlcluster.storage.locks import process_lock
 
 WAITS_SECONDS = (0.5, 2.0, 8.0)
@@ -25,6 +29,8 @@ MOST_ASKED_SECONDS = 60.0
 _LATER = {http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY,
           http.HTTPStatus.TOO_MANY_REQUESTS}  # fmt: skip
 _BLOCK = 2**18
+_LONGEST_NAME = 100
+"""Characters of a name that are kept; they end with the kind of archive."""
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -157,6 +163,8 @@ def _attempt(url: str, folder: Path, show: bool, suffix: str) -> Path:
         target = _target(url, folder, response.headers, total)
         shared = target.with_name(f"part-{target.name}")
         part = shared.with_name(shared.name + suffix)
+        for path in (target, shared):
+            _refuse_foreign(path)
         if target.exists():
             # Without locks, another process was faster.
             shared.unlink(missing_ok=True)
@@ -186,6 +194,28 @@ def _go_on(url: str, target: Path, part: Path, total: int, show: bool) -> None:
             part.unlink()
             raise _BrokenOff("the file changed while it was downloaded")
         _receive(response, part, start, total, show)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a file that another account has put into a shared folder, or a link.
+
+    Nobody publishes hashes to verify a download with. The account is compared with that of a new
+    file: some file systems show all files as somebody else's.
+
+    Raises:
+        UserError: it is not ours.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    with tempfile.TemporaryFile(dir=path.parent) as probe:
+        ours = os.fstat(probe.fileno()).st_uid
+    if found.st_uid != ours or not stat.S_ISREG(found.st_mode):
+        raise UserError(
+            f"{path}: was not downloaded by this account; remove it, or name another folder with "
+            "--cache"
+        )
 
 
 @contextlib.contextmanager
@@ -242,7 +272,7 @@ def _receive(
 ) -> None:
     size = start
     with (
-        part.open("ab" if start else "wb") as file,
+        open(part, "ab" if start else "wb", opener=not_through_links) as file,
         meter("downloading", total, "bytes", show) as advance,
     ):
         advance(start)
@@ -260,7 +290,7 @@ def _receive(
 
 def _target(url: str, folder: Path, headers: Message, total: int) -> Path:
     version = headers.get("ETag") or headers.get("Last-Modified") or ""
-    name = Path(urllib.parse.urlsplit(url).path).name
+    name = Path(urllib.parse.urlsplit(url).path).name[-_LONGEST_NAME:]
     return folder / f"{_digest(f'{url} {version} {total}')}-{name}"
 
 

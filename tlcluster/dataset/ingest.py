@@ -5,8 +5,11 @@ processes, the kind of archive or the order of its files. Everything is decoded 
 the first object is written, and the index is written last.
 """
 
+import functools
 import os
 import re
+import sys
+import threading
 import time
 import unicodedata
 from collections import Counter
@@ -28,8 +31,10 @@ from tlcluster.machine import local_cpus
 from tlcluster.paths import expanded
 from tlcluster.settings import MAX_SIDE, MIN_SIDE
 from tlcluster.storage.cache import default_folder
+from tlcluster.storage.patient import patient, told
 from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
+from tlcluster.terminal import one_line
 
 _SURVEYED = 256
 """Images whose size is looked at before all are decoded, evenly spread."""
@@ -67,6 +72,7 @@ def ingest(
     processes: int | None = None,
     cache: Path | None = None,
     show: bool = False,
+    storage_wait: float = 0.0,
 ) -> Outcome:
     """Write a source into a store, or continue an interrupted call. A second call changes nothing.
 
@@ -83,7 +89,8 @@ def ingest(
         processes: number of processes that decode; by default one per CPU of this process. With
             1, this process decodes.
         cache: folder for downloads and for shards on their way; by default `default_folder()`.
-        show: show progress on standard error.
+        show: show progress on standard error, and when storage is away.
+        storage_wait: seconds to wait for a store that does not answer.
 
     Raises:
         UserError: the source or an image cannot be used, the store holds
@@ -93,6 +100,14 @@ def ingest(
     """
     started = time.monotonic()
     cache = cache or default_folder()
+    hurry = threading.Event()
+    say = functools.partial(print, file=sys.stderr, flush=True) if show else _silent
+    store = patient(
+        store,
+        storage_wait,
+        on_wait=told(lambda line: say(one_line(line))),
+        should_stop=hurry.is_set,
+    )
     _keep_apart(source, store)
     there = stored_index(store)
     try:
@@ -118,12 +133,15 @@ def ingest(
                 rows_per_shard=rows_per_shard or rows_for(size),
             )
             index = stage(opened, form, folder, processes or local_cpus(), show)
-            written = publish(store, there, index, folder, show)
+            written = publish(store, there, index, folder, show, hurry.set)
     except OSError as error:
         raise from_os_error(
             error, cache, "free some space there or name another folder with --cache"
         ) from None
     return Outcome(index, written, time.monotonic() - started)
+
+
+def _silent(_: str) -> None: ...
 
 
 def _keep_apart(source: str, store: Store) -> None:

@@ -1,5 +1,6 @@
 """Shards in a folder → a store, which holds one data set."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from tlcluster.dataset.arrange import Source
 from tlcluster.dataset.shards import INDEX_KEY, Index, ShardInfo
 from tlcluster.errors import UserError
 from tlcluster.meter import meter
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.storage.protocol import LARGEST_RECORD, ObjectMissing, Store
 
 _UPLOADS = 8
 
@@ -15,7 +16,7 @@ _UPLOADS = 8
 def stored_index(store: Store) -> Index | None:
     """The index of a store, None if it has none."""
     try:
-        return Index.from_json(store.get(INDEX_KEY), f"{INDEX_KEY} of {store.url}")
+        return Index.from_json(store.get(INDEX_KEY, LARGEST_RECORD), f"{INDEX_KEY} of {store.url}")
     except ObjectMissing:
         return None
 
@@ -27,7 +28,14 @@ def refuse_other_size(store: Store, there: Index, source: Source) -> None:
         raise _other(store, there, f"{sum(counts.values()):,} images")
 
 
-def publish(store: Store, there: Index | None, index: Index, folder: Path, show: bool) -> int:
+def publish(
+    store: Store,
+    there: Index | None,
+    index: Index,
+    folder: Path,
+    show: bool,
+    give_up: Callable[[], None],
+) -> int:
     """Upload the shards that the store lacks, then the index.
 
     Args:
@@ -36,6 +44,7 @@ def publish(store: Store, there: Index | None, index: Index, folder: Path, show:
         index: of the shards in `folder`.
         folder: holds the shards under their keys.
         show: show progress on standard error.
+        give_up: ends the waiting of uploads for a store that does not answer.
 
     Returns:
         The number of shards that were uploaded.
@@ -63,6 +72,9 @@ def publish(store: Store, there: Index | None, index: Index, folder: Path, show:
         try:
             for size in pool.map(upload, missing):
                 advance(size)
+        except BaseException:
+            give_up()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
     if not store.put_if_absent(INDEX_KEY, index.to_json()):

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tlcluster.cinic10 import ORIGINS
 from tlcluster.errors import UserError
 from tlcluster.paths import typed
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.storage.protocol import LARGEST_RECORD, ObjectMissing, Store
 
 INDEX_KEY = "index.json"
 
@@ -203,7 +203,7 @@ def read_index(store: Store) -> tuple[Index, str]:
         UserError: the store has none, or one that cannot be used.
     """
     try:
-        data = store.get(INDEX_KEY)
+        data = store.get(INDEX_KEY, LARGEST_RECORD)
     except ObjectMissing:
         raise UserError(
             f"{store.url} has no {INDEX_KEY}, so no data set was ingested there completely; "

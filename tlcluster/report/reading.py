@@ -19,7 +19,13 @@ from tlcluster.errors import UserError
 from tlcluster.records import EpochRecord, LayerRecord
 from tlcluster.report.formats import shorten
 from tlcluster.report.metrics import Predictions
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.storage.protocol import (
+    LARGEST,
+    LARGEST_RECORD,
+    ObjectMissing,
+    ObjectTooLarge,
+    Store,
+)
 
 LARGEST_ARRAYS = 2**33
 """Bytes of the three arrays of predictions together: twice a million images of 1,000 classes."""
@@ -29,6 +35,9 @@ LARGEST_NUMBER = 1e15
 
 LARGEST_SIDE = 2**31
 """Of a layer's output."""
+
+_RATES = frozenset({"learning_rate", "weight_decay"})
+"""Numbers of a recipe that no figure shows. They only have to be finite."""
 
 _MAY_DIVERGE = frozenset({"loss", "accuracy", "val_loss", "val_accuracy"})
 """Fields of an EpochRecord that may be infinite or NaN, or any number."""
@@ -42,7 +51,7 @@ def read_record(model: type[AnyRecord], store: Store, key: str) -> AnyRecord | N
     Raises:
         UserError: it is damaged.
     """
-    content = _get(store, key)
+    content = _get(store, key, LARGEST_RECORD)
     return None if content is None else _parse(model, content, store, key)
 
 
@@ -53,7 +62,7 @@ def read_epochs(store: Store, key: str) -> tuple[EpochRecord, ...]:
         UserError: a line is damaged.
     """
     history: list[EpochRecord] = []
-    for number, line in enumerate((_get(store, key) or b"").splitlines(), 1):
+    for number, line in enumerate((_get(store, key, LARGEST_RECORD) or b"").splitlines(), 1):
         record = _parse(EpochRecord, line, store, f"{key}, line {number}")
         while history and history[-1].epoch >= record.epoch:
             history.pop()
@@ -67,7 +76,7 @@ def read_predictions(store: Store, key: str, classes: int) -> Predictions | None
     Raises:
         UserError: they are damaged, or do not fit together or the number of classes.
     """
-    content = _get(store, key)
+    content = _get(store, key, LARGEST)
     if content is None:
         return None
     try:
@@ -102,10 +111,14 @@ def read_predictions(store: Store, key: str, classes: int) -> Predictions | None
     return Predictions(source, label.astype(np.int64), probabilities)
 
 
-def damaged(store: Store, key: str, what: str) -> UserError:
+class DamagedRecord(UserError):
+    """A record that cannot be used."""
+
+
+def damaged(store: Store, key: str, what: str) -> DamagedRecord:
     """The error for a record that cannot be used."""
     what = shorten(" ".join(what.split()), 200)
-    return UserError(
+    return DamagedRecord(
         f"{store.url}/{key}: damaged record ({what}); restore the file, or run again under a new "
         "run name"
     )
@@ -145,11 +158,13 @@ def _header(file: Any) -> _Header:
     return _Header(*read(file))
 
 
-def _get(store: Store, key: str) -> bytes | None:
+def _get(store: Store, key: str, most: int) -> bytes | None:
     try:
-        return store.get(key)
+        return store.get(key, most)
     except ObjectMissing:
         return None
+    except ObjectTooLarge:
+        raise damaged(store, key, f"it has more than {most:,} bytes") from None
 
 
 def _parse(model: type[AnyRecord], content: bytes, store: Store, key: str) -> AnyRecord:
@@ -183,6 +198,8 @@ def _implausible(value: Any, where: str = "") -> Iterator[str]:
     elif isinstance(value, tuple):
         for position, inner in enumerate(value):
             yield from _implausible(inner, f"{where}.{position}")
-    # False for NaN. The value may have thousands of digits: it is not shown.
-    elif isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
-        yield f"{where}: not a number, or not below {LARGEST_NUMBER:g}"
+    elif isinstance(value, int | float):
+        limit = math.inf if where.rpartition(".")[2] in _RATES else LARGEST_NUMBER
+        # False for NaN. The value may have thousands of digits: it is not shown.
+        if not abs(value) < limit:
+            yield f"{where}: not a number, or not below {limit:g}"

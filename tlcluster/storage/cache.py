@@ -1,10 +1,12 @@
 """A node's disk cache: verified copies of objects, shared by all worker processes of the node."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import blake3
 
 from tlcluster.errors import UserError, os_errors_explained
 from tlcluster.paths import expanded
+from tlcluster.plain_files import open_plain
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.marked import make_marked
 from tlcluster.storage.protocol import CorruptObject
@@ -45,8 +48,8 @@ hard to forge, so a file with a known BLAKE3 has the sha256 that was found with 
 
 def default_folder() -> Path:
     """`$XDG_CACHE_HOME/tlcluster`, by default `~/.cache/tlcluster`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tlcluster"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "tlcluster" if base else expanded("~/.cache/tlcluster")
 
 
 def verify(path: Path, key: str, *, sha256: str, size: int) -> None:
@@ -58,10 +61,10 @@ def verify(path: Path, key: str, *, sha256: str, size: int) -> None:
     """
     if sha256 in _known:
         quick = blake3.blake3()
-        if _read(path, quick) == size and quick.digest() == _known[sha256]:
+        if _read(path, size, quick) == size and quick.digest() == _known[sha256]:
             return
     digest, quick = hashlib.sha256(), blake3.blake3()
-    found = _read(path, digest, quick)
+    found = _read(path, size, digest, quick)
     if found != size or digest.hexdigest() != sha256:
         raise CorruptObject(
             key, f"sha256 {sha256} ({size} bytes)", f"sha256 {digest.hexdigest()} ({found} bytes)"
@@ -73,15 +76,18 @@ class _Digest(Protocol):
     def update(self, data: bytes, /) -> object: ...
 
 
-def _read(path: Path, *digests: _Digest) -> int:
-    """Feed the whole file to the digests; returns its size in bytes."""
+def _read(path: Path, expected: int, *digests: _Digest) -> int:
+    """Feed a file to the digests; returns its size in bytes.
+
+    Reading ends soon after `expected` bytes: a larger file is another one anyway.
+    """
     size = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
+    with open_plain(path) as file:
+        while size <= expected and (block := file.read(_BLOCK)):
             for digest in digests:
                 digest.update(block)
             size += len(block)
-    return size
+        return max(size, os.fstat(file.fileno()).st_size)
 
 
 class NodeCache:
@@ -101,9 +107,32 @@ class NodeCache:
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = DEFAULT_BYTES) -> None:
-        self.folder = expanded(folder) if folder else default_folder()
-        self.objects = self.folder / OBJECTS
+        self._given = expanded(folder) if folder else None
         self.max_bytes = max_bytes
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """The cache folder. It need not exist.
+
+        Raises:
+            UserError: none is given, and this account has no home directory.
+        """
+        return self._given or default_folder()
+
+    @property
+    def objects(self) -> Path:
+        """The folder with the copies."""
+        return self.folder / OBJECTS
+
+    def check(self) -> None:
+        """Check that the folder can be written, and make it if it is not there.
+
+        Raises:
+            UserError, StoreUnavailable: see `get`.
+        """
+        with self._explained():
+            self._make()
+            tempfile.TemporaryFile(dir=self.objects / _LOCKS).close()
 
     def get(self, key: str, *, sha256: str, size: int, download: Callable[[Path], None]) -> Path:
         """The verified file with this sha256; if it is not here yet, `download(path)` writes it.
@@ -120,12 +149,7 @@ class NodeCache:
         with self._explained():
             if self._hit(path, key, sha256=sha256, size=size):
                 return path
-            if not make_marked(self.objects):
-                raise UserError(
-                    f"cache folder {self.folder}: {OBJECTS} in it was not made by this program; "
-                    "rename that, or name another folder with --cache"
-                )
-            (self.objects / _LOCKS).mkdir(exist_ok=True)
+            self._make()
             with self._lock(sha256, wait=True) as locked:
                 # Another process may have finished the download while we waited for the lock.
                 if not self._hit(path, key, sha256=sha256, size=size):
@@ -136,6 +160,14 @@ class NodeCache:
                     part = path.with_name(f"{path.name}{own}{_PART}")
                     self._download(part, path, key, sha256=sha256, size=size, download=download)
         return path
+
+    def _make(self) -> None:
+        if not make_marked(self.objects):
+            raise UserError(
+                f"cache folder {self.folder}: {OBJECTS} in it was not made by this program; "
+                "rename that, or name another folder with --cache"
+            )
+        (self.objects / _LOCKS).mkdir(exist_ok=True)
 
     def _hit(self, path: Path, key: str, *, sha256: str, size: int) -> bool:
         try:
@@ -157,6 +189,8 @@ class NodeCache:
     ) -> None:
         try:
             for attempt in range(1, TRIES + 1):
+                # Another account may have put a link there, to a file of ours.
+                part.unlink(missing_ok=True)
                 download(part)
                 try:
                     verify(part, key, sha256=sha256, size=size)

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlcluster.errors import UserError, os_errors_explained
-from tlcluster.paths import expanded, typed
+from tlcluster.paths import checked_text, expanded, typed
+from tlcluster.plain_files import read_plain
 from tlcluster.storage.cache import NodeCache, verify
 from tlcluster.storage.protocol import (
+    LARGEST,
     TEMPORARY,
     ObjectMissing,
+    ObjectTooLarge,
     StoredObject,
     checked_key,
     checked_prefix,
@@ -34,11 +37,11 @@ _POLL_SECONDS = 0.02
 def open_address(url: str, _cache: NodeCache, *, create: bool, check: bool) -> "DirectoryStore":
     """The store in a directory or at `file:///DIRECTORY`; see `tlcluster.storage.open`."""
     if url.startswith("file://"):
-        parts = urllib.parse.urlsplit(url)
-        if parts.netloc not in ("", "localhost"):
+        host, slash, rest = url.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
             raise UserError(f"{url}: file:// names no host; give file:///DIRECTORY")
-        url = urllib.parse.unquote(parts.path)
-    path = expanded(url).absolute()
+        url = urllib.parse.unquote(slash + rest, errors="surrogateescape")
+    path = checked_text(expanded(url).absolute())
     if not check:
         return DirectoryStore(path)  # a put makes the folders that it needs
     with explained(path):
@@ -82,9 +85,14 @@ class DirectoryStore:
                             found.append(StoredObject(key, path.stat().st_size))
         return sorted(found)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most: int = LARGEST) -> bytes:
         with self._reading(key) as path:
-            return path.read_bytes()
+            try:
+                return read_plain(path, most)
+            except OSError as error:
+                if error.errno == errno.EFBIG:
+                    raise ObjectTooLarge(key, self.url, most) from None
+                raise
 
     def put(self, key: str, data: bytes | Path) -> None:
         with self._written(key, data) as (temporary, path):
@@ -96,7 +104,8 @@ class DirectoryStore:
                 # A hard link works like a rename that refuses to replace a file.
                 path.hardlink_to(temporary)
             except FileExistsError:
-                return False
+                # NFS repeats a request whose answer was lost: then the name is ours already.
+                return temporary.stat().st_nlink > 1
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
@@ -117,10 +126,23 @@ class DirectoryStore:
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._folder / checked_key(key)
         with explained(path):
+            if not path.exists():
+                self._look_again(path)
             try:
                 yield path
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 raise ObjectMissing(key, self.url) from None
+
+    def _look_again(self, path: Path) -> None:
+        """Open the folders of a file that seems to be missing.
+
+        A client of NFS remembers for up to a minute that there was no file of a name. Opening a
+        folder makes it ask the server again what is in there.
+        """
+        folders = [folder for folder in path.parents if folder.is_relative_to(self._folder)]
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for folder in reversed(folders):
+                os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes | Path) -> Iterator[tuple[Path, Path]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tlcluster.errors import StoreUnavailable, UserError
-from tlcluster.storage.protocol import Store, StoredObject
+from tlcluster.storage.protocol import LARGEST, Store, StoredObject
 
 Result = TypeVar("Result")
 
@@ -23,6 +23,24 @@ def _silent(seconds_away: float, why: str) -> None: ...
 
 def _never() -> bool:
     return False
+
+
+def told(say: Callable[[str], None]) -> Callable[[float, str], None]:
+    """An `on_wait` for `patient` that says one line when storage is away and one when it is back.
+
+    Args:
+        say: shows a line.
+    """
+    began: list[float] = []
+
+    def on_wait(seconds_away: float, why: str) -> None:
+        if why and not began:
+            began.append(time.monotonic() - seconds_away)
+            say(f"storage away: {why}")
+        elif began and not why:
+            say(f"storage is back after {time.monotonic() - began.pop():.0f} s")
+
+    return on_wait
 
 
 def patient(
@@ -74,8 +92,8 @@ class _PatientStore:
     def list(self, prefix: str = "") -> list[StoredObject]:
         return self._call(lambda: self._store.list(prefix))
 
-    def get(self, key: str) -> bytes:
-        return self._call(lambda: self._store.get(key))
+    def get(self, key: str, most: int = LARGEST) -> bytes:
+        return self._call(lambda: self._store.get(key, most))
 
     def put(self, key: str, data: bytes | Path) -> None:
         self._call(lambda: self._store.put(key, data))

@@ -9,6 +9,10 @@ from typing import NamedTuple, Protocol
 
 from tlcluster.errors import UserError
 
+LARGEST = 2**33
+"""Bytes of the largest object that is read into memory: 8 GiB."""
+LARGEST_RECORD = 2**28
+"""Bytes of the largest object of JSON: a million epochs, or an index of a million shards."""
 TEMPORARY = ".tlcluster-"
 """Prefix of the names of files in a directory while they are written."""
 
@@ -23,6 +27,20 @@ class ObjectMissing(UserError):
 
     def __str__(self) -> str:
         return f"{self.key}: no such object in {self.store}"
+
+
+class ObjectTooLarge(UserError):
+    """An object is larger than anything that this program writes under such a key."""
+
+    def __init__(self, key: str, store: str, most: int) -> None:
+        super().__init__(key, store, most)
+        self.key, self.store, self.most = key, store, most
+
+    def __str__(self) -> str:
+        return (
+            f"{self.store}/{self.key}: has more than {self.most:,} bytes; this is no object that "
+            "tlcluster wrote: restore it, or name another place"
+        )
 
 
 class StoredObject(NamedTuple):
@@ -47,8 +65,13 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> list[StoredObject]:
         """Every object with a key that starts with `prefix`, ordered by key."""
 
-    def get(self, key: str) -> bytes:
-        """The whole object. Raises ObjectMissing."""
+    def get(self, key: str, most: int = LARGEST) -> bytes:
+        """The whole object.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            UserError: it has more than `most` bytes.
+        """
 
     def put(self, key: str, data: bytes | Path) -> None:
         """Write or replace an object with these bytes or with the content of a file."""

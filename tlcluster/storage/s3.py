@@ -8,22 +8,30 @@ them, and no message repeats more of an endpoint than scheme, host and port.
 import contextlib
 import io
 import logging
+import os
 import re
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import boto3
 import botocore.config
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.errors import StoreUnavailable, UserError, reason
+from tlcluster.plain_files import not_through_links
 from tlcluster.storage.cache import NodeCache
-from tlcluster.storage.protocol import StoredObject, checked_key, checked_prefix
+from tlcluster.storage.protocol import (
+    LARGEST,
+    ObjectTooLarge,
+    StoredObject,
+    checked_key,
+    checked_prefix,
+)
 from tlcluster.storage.s3_errors import (
     EXPIRED,
     FAILURES,
@@ -64,6 +72,7 @@ _TRANSFER = TransferConfig(use_threads=False)
 # A HEAD, with which some versions of s3transfer begin a download, has no body in its answer:
 # credentials that are refused only show as its status.
 _RENEWABLE = EXPIRED | REFUSED | {"400", "403"}
+_TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - the name of a variable
 _RACE_WAITS = (0.2, 1.0, 5.0)
 """Seconds before each next try of a conditional put that met another one under way."""
 
@@ -153,9 +162,9 @@ class S3Store:
 
         return sorted(self._call(prefix, pages))
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most: int = LARGEST) -> bytes:
         def download(client: "S3Client") -> bytes:
-            body = io.BytesIO()
+            body = _Bounded(ObjectTooLarge(key, self.url, most))
             self._download(client, key, body)
             return body.getvalue()
 
@@ -184,18 +193,20 @@ class S3Store:
                 if code in TAKEN:
                     return False
                 wait = next(waits, None)
-                if code in UNCONDITIONAL:
-                    self._conditional = False
-                    _log.warning(
-                        "%s: this service has no conditional PUT; do not write to one place from "
-                        "two commands at the same time",
-                        self.url,
-                    )
-                elif code in RACE and wait is not None:
+                if code in RACE and wait is not None:
                     time.sleep(wait)
-                else:
+                    return upload(client)
+                if code not in UNCONDITIONAL:
                     raise
-                return upload(client)
+                done = self._put_unless_there(client, key, data)
+                # It was the condition that was refused, since without it the put is taken.
+                self._conditional = False
+                _log.warning(
+                    "%s: this service has no conditional PUT; do not write to one place from "
+                    "two commands at the same time",
+                    self.url,
+                )
+                return done
             return True
 
         return self._call(key, upload)
@@ -221,7 +232,7 @@ class S3Store:
     def fetch(self, key: str, *, sha256: str, size: int) -> Path:
         def download(path: Path) -> None:
             def into(client: "S3Client") -> None:
-                with path.open("wb") as file:
+                with open(path, "wb", opener=not_through_links) as file:
                     self._download(client, key, file)
 
             self._call(key, into)
@@ -240,9 +251,14 @@ class S3Store:
             return (session or boto3.session.Session()).client("s3", config=self._config)
         except BotoCoreError as error:
             raise UserError(f"{self.url}: {error}; see the AWS configuration") from None
-        except ValueError:
+        except ValueError as error:
+            if "endpoint" in str(error).lower():
+                raise UserError(
+                    f"{self.url}: AWS_ENDPOINT_URL is not an address; give http(s)://HOST:PORT"
+                ) from None
             raise UserError(
-                f"{self.url}: AWS_ENDPOINT_URL is not an address; give http(s)://HOST:PORT"
+                f"{self.url}: a value of the AWS configuration cannot be used: {error}; see the "
+                "variables that begin with AWS_"
             ) from None
 
     def _call(self, key: str, action: Callable[["S3Client"], Result]) -> Result:
@@ -259,6 +275,14 @@ class S3Store:
             return action(self._renewed(client))
         except FAILURES as error:
             raise explained(error, self._request(client, key)) from None
+        except OSError as error:
+            # Other files are opened by this module, and their errors are explained by its callers.
+            if error.filename and error.filename == os.environ.get(_TOKEN_FILE):
+                raise UserError(
+                    f"{self.url}: {_TOKEN_FILE}={error.filename}: {reason(error)}; name a file "
+                    "that can be read, or unset it"
+                ) from None
+            raise
 
     def _renewed(self, client: "S3Client") -> "S3Client":
         """A client with fresh credentials, the same one for all threads.
@@ -285,6 +309,19 @@ class S3Store:
         parts = urllib.parse.urlsplit(client.meta.endpoint_url)
         endpoint = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         return Request(self.url, self._bucket, key, endpoint)
+
+
+class _Bounded(io.BytesIO):
+    """Memory for the body of an answer, up to a limit."""
+
+    def __init__(self, error: ObjectTooLarge) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > self._error.most:
+            raise self._error
+        return super().write(data)
 
 
 def _opened(data: bytes | Path) -> BinaryIO:

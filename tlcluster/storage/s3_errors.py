@@ -52,7 +52,10 @@ REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "Inval
            "AuthFailure"}  # fmt: skip
 TAKEN = {"412", "PreconditionFailed"}
 RACE = {"409", "ConditionalRequestConflict", "OperationAborted"}
-UNCONDITIONAL = {"501", "NotImplemented"}
+UNCONDITIONAL = {"400", "405", "501", "NotImplemented", "InvalidArgument", "InvalidRequest",
+                 "InvalidHeader", "MethodNotAllowed", "NotSupported", "UnsupportedOperation",
+                 "UnsupportedHeader"}  # fmt: skip
+"""What services without conditional PUT answer to one. Some of it has other causes as well."""
 
 MISSING = {"404", "NoSuchKey", "NotFound"}
 _FORBIDDEN = {"401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess",

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from tlcluster.backbones import LAST
 from tlcluster.experiments import AugmentationName
+from tlcluster.records import FEATURES
 from tlcluster.storage.protocol import Store
-
-FOLDER = "features"
 
 PLAIN = 0
 """The view that shows the image unchanged; augmented views count from 1."""
@@ -53,7 +52,7 @@ class FeatureKey(NamedTuple):
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         name = "mirrored" if view == MIRRORED else f"{view:05d}"
-        return f"{FOLDER}/{digest[:32]}/{split}/{name}"
+        return f"{FEATURES}/{digest[:32]}/{split}/{name}"
 
 
 def view_of(epoch: int, views: int | None) -> int:

@@ -33,7 +33,7 @@ from tlcluster.dataset.shards import Index, fetched_shard
 from tlcluster.dataset.stream import Shard
 from tlcluster.errors import UserError
 from tlcluster.records import Record
-from tlcluster.storage.protocol import CorruptObject, ObjectMissing, Store
+from tlcluster.storage.protocol import CorruptObject, ObjectMissing, ObjectTooLarge, Store
 from tlcluster.training import augment
 from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import MIRRORED, PLAIN, FeatureKey
@@ -50,6 +50,8 @@ POLL_SECONDS = 0.1
 TRIES = 3
 """Times that one worker computes a shard before it gives up reading its own result."""
 
+_MOST_BYTES = 2**16
+"""Of a claim, and of the small file beside features."""
 
 _UNREADABLE = (
     *(EOFError, MemoryError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError),
@@ -165,17 +167,19 @@ class FeatureStore:
 
     def _read(self, key: str) -> bytes | None:
         try:
-            return self._features.get(key)
-        except ObjectMissing:
+            return self._features.get(key, _MOST_BYTES)
+        except (ObjectMissing, ObjectTooLarge):
             return None
 
     def _found(self, place: str, rows: int) -> np.ndarray | None:
         """The features, or None if they are missing or wrong; wrong ones are deleted."""
         try:
-            known = FeatureObject.model_validate_json(self._features.get(f"{place}.json"))
+            known = FeatureObject.model_validate_json(
+                self._features.get(f"{place}.json", _MOST_BYTES)
+            )
         except ObjectMissing:
             return None
-        except ValueError:
+        except (ValueError, ObjectTooLarge):
             self._features.delete(f"{place}.json")
             return None
         key = f"{place}-{known.sha256}.npy"

@@ -13,6 +13,7 @@ import h5py
 from tlcluster.backbones import BACKBONES, Backbone
 from tlcluster.errors import UserError, from_os_error
 from tlcluster.paths import SHARED, expanded
+from tlcluster.plain_files import read_plain
 from tlcluster.records import WeightsRecord
 from tlcluster.storage.protocol import ObjectMissing, Store
 from tlcluster.training import shipped_weights
@@ -141,11 +142,7 @@ def read_named(given: Given) -> bytes:
         f"usual places searched, or say {FLAG} {RANDOM}"
     )
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{given.origin} {path}: not a regular file; {way_out}")
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{given.origin} {path}: too large for weights; {way_out}")
-        return path.read_bytes()
+        return read_plain(path, MOST_BYTES)
     except OSError as error:
         raise from_os_error(error, f"{given.origin} {str(path)[:300]}", way_out) from None
     except ValueError as error:
@@ -253,7 +250,7 @@ def _usual_places(backbone: Backbone, store: Store | None) -> Iterator[tuple[str
         yield f"../shared/weights/{name}", beside
     if store is not None:
         with contextlib.suppress(ObjectMissing):
-            yield f"{store.url}/weights/{name}", store.get(f"weights/{name}")
+            yield f"{store.url}/weights/{name}", store.get(f"weights/{name}", MOST_BYTES)
     with contextlib.suppress(OSError):
         cached = _read(_keras_cache() / name)
         if cached is not None:
@@ -263,7 +260,7 @@ def _usual_places(backbone: Backbone, store: Store | None) -> Iterator[tuple[str
 def _read(path: Path) -> bytes | None:
     """The content of a file, or None if there is no such file that we may read."""
     try:
-        return path.read_bytes() if path.is_file() else None
+        return read_plain(path, MOST_BYTES)
     except OSError:
         return None
 
