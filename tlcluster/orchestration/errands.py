@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from tlcluster.orchestration.board import Since
 from tlcluster.records import RESULT, ExperimentResult
+from tlcluster.report.reading import DamagedRecord, read_record
 from tlcluster.storage.patient import patient
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.storage.protocol import Store
 
 Answer = TypeVar("Answer")
 
@@ -91,9 +92,10 @@ class Errands:
 def read_result(run: Store, experiment: str) -> ExperimentResult:
     """The result that an experiment has left; `queued` if there is none or it is damaged."""
     try:
-        return ExperimentResult.model_validate_json(run.get(f"{experiment}/{RESULT}"))
-    except (ObjectMissing, ValueError):
-        return ExperimentResult(status="queued")
+        found = read_record(ExperimentResult, run, f"{experiment}/{RESULT}")
+    except DamagedRecord:
+        found = None
+    return found or ExperimentResult(status="queued")
 
 
 def write_result(run: Store, experiment: str, result: ExperimentResult) -> None:

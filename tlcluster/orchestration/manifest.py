@@ -19,8 +19,9 @@ from tlcluster.records import (
     RunManifest,
     WeightsRecord,
 )
+from tlcluster.report.reading import read_record
 from tlcluster.settings import RunSettings
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.storage.protocol import Store
 
 PACKAGES = ("tensorflow", "tf_keras", "ray", "numpy", "scikit-learn", "scipy", "boto3")
 """Packages whose versions are recorded: they can change a result or how it is read."""
@@ -93,18 +94,9 @@ def read_manifest(run: Store) -> RunManifest | None:
     """The manifest of a run that exists, or None.
 
     Raises:
-        UserError: it cannot be read.
+        DamagedRecord: it cannot be used.
     """
-    try:
-        content = run.get(MANIFEST)
-    except ObjectMissing:
-        return None
-    try:
-        return RunManifest.model_validate_json(content)
-    except ValueError:
-        raise UserError(
-            f"{run.url}/{MANIFEST} cannot be read; restore it, or use another --run-name"
-        ) from None
+    return read_record(RunManifest, run, MANIFEST)
 
 
 def write_manifest(run: Store, manifest: RunManifest) -> None:

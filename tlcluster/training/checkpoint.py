@@ -13,14 +13,14 @@ import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tlcluster.records import CHECKPOINTS
-from tlcluster.storage.protocol import Store
+from tlcluster.storage.protocol import ObjectMissing, ObjectTooLarge, Store
 from tlcluster.training.state import TrainingState
 
 KEPT = 2
@@ -66,12 +66,33 @@ def save_checkpoint(run: Store, experiment: str, checkpoint: Checkpoint) -> None
             run.delete(other)
 
 
-def load_checkpoint(run: Store, experiment: str) -> Checkpoint | None:
-    """The newest checkpoint whose content has the sha256 in its name, or None."""
+class Loaded(NamedTuple):
+    """A checkpoint and the object that held it."""
+
+    key: str
+    checkpoint: Checkpoint
+
+
+def load_checkpoint(
+    run: Store, experiment: str, fits: Callable[[Checkpoint], bool] = lambda _: True
+) -> Loaded | None:
+    """The newest checkpoint that is whole and that fits, or None.
+
+    Args:
+        run: the run's folder.
+        experiment: its name.
+        fits: whether the training could have written a checkpoint. Anyone who can write to the
+            folder can compute the sha256 in the name.
+    """
     for key in reversed(_keys(run, experiment)):
-        content = run.get(key)
+        try:
+            content = run.get(key)
+        except (ObjectMissing, ObjectTooLarge):
+            continue
         if key.endswith(f"-{hashlib.sha256(content).hexdigest()}.npz"):
-            return _decode(content)
+            checkpoint = _decoded(content)
+            if checkpoint is not None and fits(checkpoint):
+                return Loaded(key, checkpoint)
     return None
 
 
@@ -91,11 +112,18 @@ def _keys(run: Store, experiment: str) -> list[str]:
     return sorted(key for key in found if _NAME.fullmatch(key.removeprefix(folder)))
 
 
-def _decode(content: bytes) -> Checkpoint:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        state = TrainingState.model_validate_json(arrays["state"].tobytes())
-        groups: dict[str, Sequence[np.ndarray]] = {
-            group: [arrays[name] for name in sorted(arrays.files) if name.startswith(group + "/")]
-            for group in _GROUPS
-        }
+def _decoded(content: bytes) -> Checkpoint | None:
+    """The checkpoint in the content of an object, or None if it is none."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            state = TrainingState.model_validate_json(arrays["state"].tobytes())
+            groups: dict[str, Sequence[np.ndarray]] = {
+                group: [
+                    arrays[name] for name in sorted(arrays.files) if name.startswith(group + "/")
+                ]
+                for group in _GROUPS
+            }
+    # The readers of zip and npy raise exceptions of a dozen kinds, MemoryError among them.
+    except Exception:  # noqa: BLE001
+        return None
     return Checkpoint(state, **groups)  # type: ignore[arg-type]

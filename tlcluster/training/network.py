@@ -88,6 +88,16 @@ class Network:
             best=self._best,
         )
 
+    def fits(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint has arrays for the variables of this network."""
+        weights, optimizer = self._locals(self._weights), self._locals(self.optimizer.variables)
+        return (
+            _same_kind(checkpoint.weights, weights)
+            and _same_kind(checkpoint.optimizer, optimizer)
+            and (not checkpoint.best or _same_kind(checkpoint.best, weights))
+            and bool(checkpoint.best) == bool(checkpoint.state.history)
+        )
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint."""
         self._assign(self._weights, checkpoint.weights)
@@ -100,3 +110,10 @@ class Network:
     def _assign(self, variables: Iterable[tf.Variable], values: list[np.ndarray]) -> None:
         for variable, value in zip(self._locals(variables), values, strict=True):
             variable.assign(value)
+
+
+def _same_kind(arrays: list[np.ndarray], variables: list[tf.Variable]) -> bool:
+    """Whether arrays have the shapes and types of variables."""
+    return [(a.shape, a.dtype) for a in arrays] == [
+        (tuple(v.shape), v.dtype.as_numpy_dtype) for v in variables
+    ]

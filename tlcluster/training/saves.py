@@ -1,11 +1,46 @@
 """When a training is saved and how it continues: checkpoints of one worker over time."""
 
 import time
+from collections.abc import Callable, Sequence
 
+from tlcluster.errors import StoreUnavailable
 from tlcluster.storage.protocol import Store
-from tlcluster.training.checkpoint import delete_checkpoints, load_checkpoint, save_checkpoint
+from tlcluster.training.checkpoint import (
+    Checkpoint,
+    Loaded,
+    delete_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tlcluster.training.network import Network
-from tlcluster.training.state import TrainingState
+from tlcluster.training.schedule import Schedule
+from tlcluster.training.state import TrainingState, is_possible
+
+LOOKS = 90
+"""How often workers look for checkpoints, once a second, until all of them see the same. A client
+of a network file system may show an old listing for a minute."""
+LOOK_SECONDS = 1.0
+
+
+def agreed(
+    load: Callable[[], Loaded | None], everyones: Callable[[str], Sequence[str]]
+) -> Loaded | None:
+    """What `load` returns when it is the same for all workers; all of them call it together.
+
+    Workers that continued from different checkpoints would train different models.
+
+    Raises:
+        StoreUnavailable: it stays different.
+    """
+    for _ in range(LOOKS):
+        loaded = load()
+        if len(set(everyones(loaded.key if loaded else "none"))) == 1:
+            return loaded
+        time.sleep(LOOK_SECONDS)
+    raise StoreUnavailable(
+        "the workers' nodes do not see the same checkpoints; the file system of --output shows "
+        "them different files"
+    )
 
 
 class Saves:
@@ -41,11 +76,26 @@ class Saves:
         """Time with workers running so far, all attempts together."""
         return self._earlier_seconds + time.monotonic() - self._began
 
-    def load(self) -> TrainingState:
-        """Restore the newest checkpoint, if there is one; returns the state to continue from."""
-        checkpoint = load_checkpoint(self._run, self._experiment)
-        if checkpoint is None:
+    def load(self, schedule: Schedule, everyones: Callable[[str], Sequence[str]]) -> TrainingState:
+        """Restore the newest checkpoint, if there is one; returns the state to continue from.
+
+        All workers call it together.
+
+        Args:
+            schedule: of this training.
+            everyones: a line → that of every worker.
+
+        Raises:
+            StoreUnavailable: the workers see different checkpoints.
+        """
+
+        def fits(checkpoint: Checkpoint) -> bool:
+            return is_possible(checkpoint.state, schedule) and self._network.fits(checkpoint)
+
+        loaded = agreed(lambda: load_checkpoint(self._run, self._experiment, fits), everyones)
+        if loaded is None:
             return TrainingState()
+        checkpoint = loaded.checkpoint
         # A driver that was killed has not recorded the time of its last attempt.
         self._earlier_seconds = max(self._earlier_seconds, checkpoint.state.wall_seconds)
         self._network.restore(checkpoint)

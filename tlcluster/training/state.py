@@ -1,5 +1,6 @@
 """Where a training stands, and what a step or an epoch changes about it: pure functions."""
 
+import math
 from typing import NamedTuple
 
 from tlcluster.records import EpochRecord, Record
@@ -57,6 +58,22 @@ class TrainingState(Record):
     def improved(self) -> bool:
         """Whether the last finished epoch is the best one."""
         return bool(self.history) and self.best_epoch == self.history[-1].epoch
+
+
+def is_possible(state: TrainingState, schedule: Schedule) -> bool:
+    """Whether a training on this schedule can have come to this state."""
+    done = len(state.history)
+    times = (state.train_seconds, state.wall_seconds, *(e.seconds for e in state.history))
+    return (
+        state.epoch == done + 1
+        and [record.epoch for record in state.history] == list(range(1, done + 1))
+        and 0 <= state.step <= schedule.steps
+        and 0 <= state.correct <= state.rows
+        and (state.rows > 0) == (state.train_seconds > 0) == (state.step > 0)
+        and (state.best_epoch is None if not done else 1 <= (state.best_epoch or 0) <= done)
+        and all(0 <= seconds < math.inf for seconds in times)
+        and all(0 < record.images_per_second < math.inf for record in state.history)
+    )
 
 
 def is_over(state: TrainingState, schedule: Schedule) -> bool:

@@ -4,6 +4,7 @@
 that talk to the driver, so that one process can run the same code.
 """
 
+import functools
 import socket
 import time
 from collections.abc import Callable
@@ -142,7 +143,7 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
     """Continue from the newest checkpoint, train to the end, test the best weights, record."""
     task, saves, name = parts.task, parts.saves, parts.task.experiment.name
     chief = place.rank == 0
-    state = saves.load()
+    state = saves.load(parts.schedule, functools.partial(_everyones, parts))
     if chief:
         write_config(stores.run, task, parts.network.models)
     loop = Loop(parts, state)
@@ -167,6 +168,11 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         write_result(stores.run, name, result)
         saves.delete()
     return "finished"
+
+
+def _everyones(parts: Parts, line: str) -> list[str]:
+    """The line of every worker; one worker need not ask."""
+    return joined_lines(parts.strategy, line) if parts.schedule.workers > 1 else [line]
 
 
 def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) -> None:

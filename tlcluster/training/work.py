@@ -62,6 +62,9 @@ def ask_work(
         "PYTHONPATH": os.pathsep.join(
             filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
         ),
+        # Otherwise a `numpy.py` in the working directory would be imported as NumPy.
+        "PYTHONSAFEPATH": "1",
+        "KERAS_HOME": os.devnull,
         "TF_USE_LEGACY_KERAS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         # GPUs are for the workers; tracing needs none.
