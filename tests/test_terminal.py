@@ -1,5 +1,6 @@
 """Text is made safe for a terminal in one place, and output that fails never raises."""
 
+import io
 import os
 import re
 import subprocess
@@ -53,13 +54,29 @@ def test_a_long_text_keeps_its_beginning_and_its_end(text: str) -> None:
 def test_only_a_terminal_that_can_move_its_cursor_is_drawn_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for terminal, kind, expected in [
-        (True, "xterm", True),
-        (True, "dumb", False),
-        (False, "xterm", False),
+    class Output(io.StringIO):
+        terminal = True
+
+        def isatty(self) -> bool:
+            return self.terminal
+
+    for terminal, kind, forced, expected in [
+        (True, "xterm", None, True),
+        (True, "dumb", None, False),
+        (True, "unknown", None, False),
+        (False, "xterm", None, False),
+        (False, "xterm", "1", False),
+        (True, "xterm", "1", True),
+        (True, "dumb", "1", False),
     ]:
         monkeypatch.setenv("TERM", kind)
-        assert redraws(Console(force_terminal=terminal)) is expected
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+            monkeypatch.delenv(name, raising=False)
+            if forced:
+                monkeypatch.setenv(name, forced)
+        output = Output()
+        output.terminal = terminal
+        assert redraws(Console(file=output)) is expected, (terminal, kind, forced)
 
 
 # --- streams -----------------------------------------------------------------------------------

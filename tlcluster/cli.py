@@ -9,13 +9,14 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.errors import StoreUnavailable, UserError, reason
 from tlcluster.terminal import Stream, one_line, replace_standard_streams
 
 OK = 0
@@ -46,6 +47,9 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
     Raises:
         UserError: a flag is unknown or a value is not allowed.
     """
+    for argument in argv:
+        if not argument.isascii():
+            _check_text(argument)
     parser = _Parser(prog=prog, description=about, allow_abbrev=False)
     for name, field in model.model_fields.items():
         _add(parser, name, field)
@@ -54,6 +58,16 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
         return model(**given)
     except ValidationError as error:
         raise UserError(_complaint(model, error)) from None
+
+
+def _check_text(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{argument}: the argument is not UTF-8, so no record can hold it; rename the file or "
+            "folder"
+        ) from None
 
 
 def _extra(field: FieldInfo) -> Mapping[str, object]:
@@ -137,6 +151,7 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     # Output may fail in another thread; the handler of a signal runs in the main one.
     out.on_broken_pipe = lambda: os.kill(os.getpid(), signal.SIGTERM)
     try:
+        _check_folder()
         status = main(sys.argv[1:])
     except UserError as error:
         _say(err, f"error: {one_line(str(error))}")
@@ -150,6 +165,15 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
         # argparse after --help, or the handler above.
         status = end.code if isinstance(end.code, int) else OK
     sys.exit(_checked(status, out, err))
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory: {reason(error)}; change to a folder that exists"
+        ) from None
 
 
 def _say(err: Stream, line: str) -> None:
@@ -166,6 +190,5 @@ def _checked(status: int, out: Stream, err: Stream) -> int:
         return status
     if out.failure.errno == errno.EPIPE:
         return BROKEN_PIPE
-    reason = (out.failure.strerror or str(out.failure)).lower()
-    _say(err, f"error: standard output: {reason}; the output is incomplete")
+    _say(err, f"error: standard output: {reason(out.failure)}; the output is incomplete")
     return status or FAILED

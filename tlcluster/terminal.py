@@ -49,8 +49,11 @@ def _cut(text: str, most: int) -> str:
 
 
 def redraws(console: Console) -> bool:
-    """True if the console can draw over what it has drawn; a file or a dumb terminal cannot."""
-    return console.is_terminal and not console.is_dumb_terminal
+    """True if the console can draw over what it has drawn; a file or a dumb terminal cannot.
+
+    FORCE_COLOR and the like, which CI services set, make Rich take a file for a terminal.
+    """
+    return console.file.isatty() and not console.is_dumb_terminal
 
 
 class Stream(io.RawIOBase):

@@ -15,7 +15,7 @@ from tlcluster.errors import UserError
 from tlcluster.machine import local_cpus, processor
 from tlcluster.orchestration.environment import defaults, replaced, runtime_env
 from tlcluster.orchestration.local_ray import private_ray
-from tlcluster.orchestration.ray_internals import LOOPBACK, forget_token, on_loopback
+from tlcluster.orchestration.ray_internals import LOOPBACK, forget_token, job_config, on_loopback
 from tlcluster.records import NodeRecord
 
 CONNECT_SECONDS = 10.0
@@ -102,6 +102,7 @@ def _connect(address: str | None, folder: str | None) -> None:
             _node_ip_address=None if address else "127.0.0.1",
             _temp_dir=folder,
             runtime_env=runtime_env(here=address is None),
+            job_config=job_config(),
             logging_level=logging.ERROR,
             # Workers' logs stay in Ray's log folder; what matters comes back as records.
             log_to_driver=False,

@@ -57,10 +57,30 @@ def tensorflow_environment() -> dict[str, str]:
     }
 
 
+NO_SETTINGS_OF_OTHERS = {
+    # `keras.json` there could choose another float type or another order of axes. There is no
+    # folder below the null device, so TensorFlow's Keras finds and writes none.
+    "KERAS_HOME": os.devnull,
+    # Less precise products.
+    "TF_SET_ONEDNN_FPMATH_MODE": "",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
+    # Other kernels, another order of sums.
+    "TF_XLA_FLAGS": "",
+    "TF_USE_DEEP_CONV2D": "0",
+    "ONEDNN_MAX_CPU_ISA": "",
+    "DNNL_MAX_CPU_ISA": "",
+    # HDF5 would refuse to write on a file system without locks. Nobody shares its files.
+    "HDF5_USE_FILE_LOCKING": "FALSE",
+}
+"""What the account may have set for other programs and what would change results, in workers."""
+
+
 def worker_environment() -> dict[str, str]:
     """The variables of every worker, as Ray's `runtime_env` takes them."""
     return {
         **tensorflow_environment(),
+        **NO_SETTINGS_OF_OTHERS,
         # Records are the only output; Ray would change into a folder of its own for artifacts.
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         **{

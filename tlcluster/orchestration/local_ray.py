@@ -7,6 +7,7 @@ listens on loopback, and token, sockets and logs are in a private folder that go
 
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,9 @@ LONGEST_BASE = 12
 """Bytes of the path of the temporary folder. Ray's sockets lie below it, at
 `tlcluster-r-<16>/r/session_<date>_<time>_<microseconds>_<process>/sockets/plasma_store`, and a
 socket's path has at most 107."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
+"""Ray puts the path into command lines, and separates arguments at spaces."""
 
 FALLBACK = Path("/tmp")  # noqa: S108 - a private folder is made in it
 
@@ -73,11 +77,11 @@ def private_ray() -> Iterator[LocalRay]:
 
 def _base() -> Path:
     base = Path(tempfile.gettempdir())
-    if len(os.fsencode(base)) <= LONGEST_BASE:
+    if len(os.fsencode(base)) <= LONGEST_BASE and _PLAIN.fullmatch(str(base)):
         return base
     if os.access(FALLBACK, os.W_OK | os.X_OK):
         return FALLBACK
     raise UserError(
-        f"TMPDIR={base}: Ray's sockets need a path of at most {LONGEST_BASE} characters; set it to "
-        "a shorter one on a local disk"
+        f"TMPDIR={base}: Ray's sockets need a path of at most {LONGEST_BASE} letters, digits, "
+        "dots, dashes and underscores; set it to such a one on a local disk"
     )

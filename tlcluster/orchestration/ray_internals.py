@@ -23,6 +23,8 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import Any
 
+from tlcluster.paths import CHECKOUT, IN_CHECKOUT
+
 PACKAGE = "ray.train.tensorflow"
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -114,6 +116,31 @@ def job_runtime_env() -> Mapping[str, Any]:
         return dict(config.get("runtime_env") or {})
     except (ValueError, AttributeError, TypeError):
         return {}
+
+
+class _Only(list[str]):
+    """Paths that nothing is added to."""
+
+    def extend(self, _: object) -> None:
+        pass
+
+
+def job_config() -> Any:
+    """How workers of this driver find modules: for `ray.init(job_config=…)`.
+
+    Ray puts the driver's working directory first on the path of every worker, in which a module
+    of the user's own, such as `random.py`, would be imported instead of the one that is meant. Only
+    the folder around this package is added here. If the name is missing, Ray does as it does.
+    """
+    from ray.job_config import JobConfig  # noqa: PLC0415
+
+    config = JobConfig()
+    if hasattr(config, "_py_driver_sys_path"):
+        config._py_driver_sys_path = _Only(
+            # Ray gives the workers of a submitted job the folder that was submitted.
+            [str(CHECKOUT)] if IN_CHECKOUT and JOB_CONFIG not in os.environ else []
+        )
+    return config
 
 
 def new_trainer(board: object, experiment: str, *arguments: object, **named: object) -> Any:

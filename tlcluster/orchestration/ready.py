@@ -10,7 +10,7 @@ from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import SPLITS
 from tlcluster.dataset.sample import fill_with_sample
 from tlcluster.dataset.shards import Index, check_complete, read_index
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
@@ -19,9 +19,11 @@ from tlcluster.paths import typed
 from tlcluster.recipes import Recipe
 from tlcluster.records import NodeRecord
 from tlcluster.settings import EMBEDDED, RunSettings, worker_range
+from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.embedded import embedded_store
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
+from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.weights import Weights, find_weights
 
 PUBLISHED_WEIGHTS_ONLY = ("paper",)
@@ -79,6 +81,8 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
         fall_back=settings.profile not in PUBLISHED_WEIGHTS_ONLY,
     )
     address = given_address(settings.address)
+    if address is None and not settings.dry_run:
+        settings = with_cache(settings, store, stack)
     if settings.dry_run and address is None:
         nodes = local_nodes()
     else:
@@ -118,6 +122,28 @@ def refuse_to_lose(output: str) -> None:
             f"--output {output}: a job's working directory is deleted when the job is over; name "
             "s3://BUCKET/PREFIX, or a directory that all nodes reach by its absolute path"
         )
+
+
+def with_cache(settings: RunSettings, store: Store, stack: contextlib.ExitStack) -> RunSettings:
+    """The settings with a cache folder that this account can write here, if one is needed.
+
+    Containers and batch systems often have a home that cannot be written, or none. The default
+    folder is then a temporary one, which goes with the run.
+
+    Raises:
+        UserError: `--cache` names a folder that cannot be written.
+    """
+    if "://" not in store.url:
+        return settings
+    try:
+        NodeCache(Path(settings.cache) if settings.cache else None).check()
+    except (UserError, StoreUnavailable):
+        if settings.cache:
+            raise
+        temporary = Path(tempfile.gettempdir())
+        folder = stack.enter_context(scratch_folder("cache", temporary))
+        return settings.model_copy(update={"cache": str(folder)})
+    return settings
 
 
 @contextlib.contextmanager
