@@ -54,6 +54,17 @@ def test_a_long_temporary_folder_is_left_for_a_short_one(
         private_ray().__enter__()
 
 
+@pytest.mark.parametrize("name", ["a b", "a'b", "a$b", "größe", "a\nb"])
+def test_a_temporary_folder_that_a_command_line_would_split_is_left_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    monkeypatch.setattr(local_ray, "LONGEST_BASE", 1000)
+    with private_ray() as there:
+        assert there.folder.is_relative_to(local_ray.FALLBACK)
+
+
 def test_the_longest_allowed_folder_leaves_room_for_rays_sockets() -> None:
     below = "/tlcluster-r-0123456789abcdef/r/session_2026-11-27_17-34-47_848977_4194304/sockets"
     assert LONGEST_BASE + len(f"{below}/plasma_store") <= LONGEST_SOCKET
@@ -100,7 +111,13 @@ def addresses(processes: list[Path]) -> set[str]:
 
 
 @pytest.mark.cluster
-def test_nothing_of_it_listens_for_others(temporary: Path) -> None:
+def test_nothing_of_it_listens_for_others_and_nothing_of_the_user_s_gets_in(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("raise ImportError('a module of the user')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_XLA_FLAGS", "--of-another-job")
+
     def ours() -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
 
@@ -116,6 +133,15 @@ def test_nothing_of_it_listens_for_others(temporary: Path) -> None:
             def temporary_folder() -> str:
                 return tempfile.gettempdir()
 
+            @ray.remote(num_cpus=0)
+            def imported() -> str:
+                import colorsys  # noqa: PLC0415
+
+                import tlcluster  # noqa: PLC0415
+
+                return f"{colorsys.__name__} {tlcluster.__name__} {os.environ['TF_XLA_FLAGS']}"
+
+            assert ray.get(imported.remote()) == "colorsys tlcluster "
             assert Path(ray.get(temporary_folder.remote())).is_relative_to(temporary)
             token = ray.get(token_file.remote())
             assert Path(token).is_relative_to(temporary)

@@ -249,6 +249,18 @@ class Simulated(http.server.BaseHTTPRequestHandler):
     tokens: list[str]
     expired: set[str]
     cuts: list[str]
+    objects: dict[str, bytes]
+    condition: tuple[int, str] | None
+    """What a PUT with a condition is answered."""
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.condition and self.headers.get("If-None-Match"):
+            status, code = self.condition
+            self.answer(status, f"<Error><Code>{code}</Code></Error>".encode() if code else b"")
+        else:
+            self.objects[self.path.partition("?")[0]] = body
+            self.answer(200, b"")
 
     def do_GET(self) -> None:
         token = self.headers.get("X-Amz-Security-Token", "")
@@ -257,6 +269,8 @@ class Simulated(http.server.BaseHTTPRequestHandler):
             self.answer(400, b"<Error><Code>ExpiredToken</Code><Message>m</Message></Error>")
         elif "list-type" in self.path:
             self.answer(200, b"<ListBucketResult></ListBucketResult>")
+        elif self.condition and self.path not in self.objects:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
         elif self.cuts:
             self.cuts.pop()
             self.answer(200, self.body, cut=4)
@@ -270,7 +284,7 @@ class Simulated(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"1"')
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body[:cut])
         self.close_connection = cut is not None
 
@@ -287,6 +301,8 @@ def simulated(
     monkeypatch.setattr(Simulated, "tokens", [], raising=False)
     monkeypatch.setattr(Simulated, "expired", set(), raising=False)
     monkeypatch.setattr(Simulated, "cuts", [], raising=False)
+    monkeypatch.setattr(Simulated, "objects", {}, raising=False)
+    monkeypatch.setattr(Simulated, "condition", None, raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Simulated) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         set_endpoint(monkeypatch, f"http://127.0.0.1:{server.server_port}")
@@ -358,3 +374,26 @@ def test_a_download_is_one_request_to_a_simulated_server(
     before = len(simulated.tokens)
     store.fetch("a", sha256=sha256(b"whole body"), size=10)
     assert len(simulated.tokens) == before + 1
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [(501, "NotImplemented"), (400, "InvalidArgument"), (405, "MethodNotAllowed"),
+     (400, "InvalidRequest"), (501, "")],
+)  # fmt: skip
+def test_without_conditional_put_a_simulated_server_is_asked_first(
+    simulated: type[Simulated],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    condition: tuple[int, str],
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    simulated.condition = condition
+    store = open_store("s3://bucket")
+    assert store.put_if_absent("a", b"first")
+    assert not store.put_if_absent("a", b"second")
+    assert store.put_if_absent("b", b"other")
+    assert simulated.objects == {"/bucket/a": b"first", "/bucket/b": b"other"}
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "s3://bucket: this service has no conditional PUT"
+    ]

@@ -265,6 +265,80 @@ def test_a_network_file_system_that_does_not_answer_is_a_matter_of_time(
             call()
 
 
+def test_a_name_that_a_network_file_system_has_forgotten_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of NFS remembers that a file was missing until its folder is opened again."""
+    store = open_store(str(tmp_path))
+    store.put("a/b/c", b"1")
+    opened: list[str] = []
+    real_open, real_exists = os.open, Path.exists
+
+    def open_(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECTORY:
+            opened.append(str(path))
+        elif len(opened) < 3:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return real_open(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(Path, "exists", lambda path: len(opened) == 3 and real_exists(path))
+    assert store.get("a/b/c") == b"1"
+    assert opened == [str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"]
+
+
+def test_a_link_whose_answer_was_lost_is_known_as_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS sends such a request again, and the server says that the name is taken."""
+    store = open_store(str(tmp_path))
+    real = Path.hardlink_to
+
+    def twice(path: Path, target: Path) -> None:
+        with contextlib.suppress(FileExistsError):
+            real(path, target)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(Path, "hardlink_to", twice)
+    assert store.put_if_absent("a", b"ours")
+    assert not store.put_if_absent("a", b"second")
+    assert store.get("a") == b"ours"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "huge"])
+def test_what_is_no_plain_file_is_told_and_never_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    store = open_store(str(tmp_path))
+    expected = {
+        "pipe": f"{path}: is a pipe, socket or device; name a store that this account can use",
+        "device": f"{path}: is a pipe, socket or device; name a store that this account can use",
+        "folder": f"index.json: no such object in {tmp_path}",
+        "huge": f"{path}: has more than 8,589,934,592 bytes; this is no object that tlcluster "
+        "wrote: restore it, or name another place",
+    }
+    assert message(lambda: store.get("index.json")) == expected[kind]
+    with pytest.raises((UserError, CorruptObject, ObjectMissing)):
+        store.fetch("index.json", sha256=sha256(b"1"), size=1)
+
+
+def test_an_object_is_read_up_to_a_limit(store: Store) -> None:
+    store.put("a", bytes(1000))
+    assert len(store.get("a", 1000)) == 1000
+    assert message(lambda: store.get("a", 999)) == (
+        f"{store.url}/a: has more than 999 bytes; this is no object that tlcluster wrote: restore "
+        "it, or name another place"
+    )
+
+
 def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     expected = {
@@ -276,6 +350,10 @@ def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Pa
         "https://host/data": "https://…: no such kind of store; give s3://BUCKET/PREFIX or a "
         "directory",
         "s3:/bucket": "s3:/bucket: the scheme ends in two slashes, as in s3://BUCKET/PREFIX",
+        "file://[::1/x": "file://[::1/x: file:// names no host; give file:///DIRECTORY",
+        "file:///x%00y": "/x\0y: no path has a zero character; check the path",
+        "store\udcff": f"{Path.cwd()}/store\udcff: the path is not UTF-8, so no record can name "
+        "it; rename the folder",
         "file://host/data": "file://host/data: file:// names no host; give file:///DIRECTORY",
         "s3://": "s3://: '' is not a bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to "
         "63 letters, digits, dots and dashes",
@@ -357,6 +435,29 @@ def test_an_endpoint_that_does_not_answer_is_told_without_its_password(
     assert message(lambda: open_store(s3.url)) == (
         f"{s3.url}: AWS_ENDPOINT_URL is not an address; give http(s)://HOST:PORT"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost:9000", "AWS_ENDPOINT_URL is not an address"),
+        ("AWS_METADATA_SERVICE_TIMEOUT", "soon", "a value of the AWS configuration cannot be used"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/no/token", "/no/token: no such file or directory; name"),
+        ("AWS_PROFILE", "nobody", "see the AWS configuration"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "maybe", "see the AWS configuration"),
+    ],
+)
+def test_a_setting_that_boto3_cannot_use_is_told(
+    name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for other in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/x")
+    monkeypatch.setenv(name, value)
+    text = message(lambda: open_store("s3://bucket/x"))
+    assert text.startswith("s3://bucket/x: ")
+    assert says in text
 
 
 def test_what_the_account_may_not_do_is_told(s3: EmbeddedStore) -> None:

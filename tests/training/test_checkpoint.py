@@ -5,6 +5,7 @@ import io
 import math
 import pickle
 import weakref
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlcluster.errors import StoreUnavailable
 from tlcluster.records import EpochRecord
 from tlcluster.storage.open import open_store
-from tlcluster.storage.protocol import Store
+from tlcluster.storage.protocol import Store, StoredObject
+from tlcluster.training import saves
 from tlcluster.training.checkpoint import (
     KEPT,
     Checkpoint,
+    Loaded,
     delete_checkpoints,
     save_checkpoint,
 )
 from tlcluster.training.checkpoint import load_checkpoint as load_with_key
-from tlcluster.training.state import TrainingState
+from tlcluster.training.saves import agreed
+from tlcluster.training.schedule import Schedule
+from tlcluster.training.state import TrainingState, is_possible
 
 FOLDER = "frozen/checkpoints/"
 
@@ -229,6 +235,120 @@ def test_nothing_is_unpickled(run: Store, tmp_path: Path) -> None:
         assert load_checkpoint(run, "frozen") is None
         delete_checkpoints(run, "frozen")
     assert not sprung.exists()
+
+
+def hashed(run: Store, content: bytes, name: str = "0009-00000000") -> None:
+    """Anyone who can write to the run's folder can name an object by its hash."""
+    run.put(f"{FOLDER}{name}-{hashlib.sha256(content).hexdigest()}.npz", content)
+
+
+@pytest.mark.parametrize("kind", ["no zip", "no state", "no JSON", "no array", "claims a terabyte"])
+def test_what_is_no_checkpoint_is_passed_over_though_its_hash_is_right(
+    run: Store, kind: str
+) -> None:
+    save_checkpoint(run, "frozen", made(2))
+    state = np.frombuffer(TrainingState().model_dump_json().encode(), np.uint8)
+    buffer = io.BytesIO()
+    if kind == "no state":
+        np.savez(buffer, **{"weights/0000": state})
+    elif kind == "no JSON":
+        np.savez(buffer, state=state[:-1])
+    elif kind in ("no array", "claims a terabyte"):
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
+        array = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
+        np.savez(buffer, state=state)
+        with zipfile.ZipFile(buffer, "a") as archive:
+            archive.writestr("weights/0000.npy", array if kind != "no array" else b"junk")
+    hashed(run, buffer.getvalue() or b"junk" * 99)
+    assert_same(load_checkpoint(run, "frozen"), made(2))
+
+
+def test_a_checkpoint_that_does_not_fit_is_passed_over(run: Store) -> None:
+    for epoch in (2, 3):
+        save_checkpoint(run, "frozen", made(epoch))
+    loaded = load_with_key(run, "frozen", lambda checkpoint: checkpoint.state.epoch < 3)
+    assert loaded is not None
+    assert_same(loaded.checkpoint, made(2))
+    assert load_with_key(run, "frozen", lambda _: False) is None
+
+
+def test_an_object_that_goes_away_while_checkpoints_are_listed_is_passed_over(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(run, "frozen", made(2))
+    gone = StoredObject(f"{FOLDER}0009-00000000-{'0' * 64}.npz", 1)
+    real = run.list
+    monkeypatch.setattr(run, "list", lambda prefix: [*real(prefix), gone])
+    assert_same(load_checkpoint(run, "frozen"), made(2))
+
+
+def test_workers_go_on_when_all_of_them_see_the_same_checkpoint(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of a network file system may show an old listing for a while."""
+    monkeypatch.setattr(saves, "LOOK_SECONDS", 0.0)
+    save_checkpoint(run, "frozen", made(2))
+    old = load_with_key(run, "frozen")
+    save_checkpoint(run, "frozen", made(3))
+    looks = iter([None, old, old])
+
+    def load() -> Loaded | None:
+        return next(looks, load_with_key(run, "frozen"))
+
+    newest = load_with_key(run, "frozen")
+    assert newest is not None
+    said: list[str] = []
+
+    def everyones(line: str) -> list[str]:
+        said.append(line)
+        return [newest.key, line]
+
+    agreement = agreed(load, everyones)
+    assert agreement is not None
+    assert agreement.key == newest.key
+    assert said[0] == "none"
+    assert len(said) == 4
+    with pytest.raises(StoreUnavailable, match="do not see the same checkpoints"):
+        agreed(load, lambda line: [line, "other"])
+
+
+SCHEDULE = Schedule(
+    rank=0, workers=1, seed=1, global_batch=10, learning_rate=0.1, steps=20, epochs=9, patience=3
+)
+
+
+def reached(**changes: object) -> TrainingState:
+    state = TrainingState(
+        epoch=3,
+        step=7,
+        loss_sum=1.0,
+        correct=3,
+        rows=70,
+        train_seconds=2.0,
+        history=(epoch_record(1), epoch_record(2)),
+        best_epoch=1,
+        best_accuracy=0.5,
+        wall_seconds=9.0,
+    )
+    return state.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch": 10**9}, {"epoch": 0}, {"epoch": -1}, {"step": 21}, {"step": -1}, {"rows": 0},
+        {"correct": 71}, {"train_seconds": 0.0}, {"train_seconds": math.nan},
+        {"wall_seconds": math.inf}, {"history": ()}, {"best_epoch": None}, {"best_epoch": 3},
+        {"history": (epoch_record(2), epoch_record(1))},
+        {"history": (epoch_record(1).model_copy(update={"images_per_second": 0.0}),
+                     epoch_record(2))},
+    ],
+)  # fmt: skip
+def test_a_state_that_no_training_reaches_is_not_possible(changes: dict[str, object]) -> None:
+    assert is_possible(TrainingState(), SCHEDULE)
+    assert is_possible(reached(), SCHEDULE)
+    assert is_possible(reached(step=0, rows=0, correct=0, train_seconds=0.0), SCHEDULE)
+    assert not is_possible(reached(**changes), SCHEDULE)
 
 
 def test_a_checkpoint_that_was_not_written_whole_is_not_there(

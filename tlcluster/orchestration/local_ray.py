@@ -82,6 +82,6 @@ def _base() -> Path:
     if os.access(FALLBACK, os.W_OK | os.X_OK):
         return FALLBACK
     raise UserError(
-        f"TMPDIR={base}: Ray's sockets need a path of at most {LONGEST_BASE} letters, digits, "
-        "dots, dashes and underscores; set it to such a one on a local disk"
+        f"TMPDIR={base}: Ray's sockets need a path of at most {LONGEST_BASE} characters, without "
+        "spaces and quotes; set it to such a one on a local disk"
     )

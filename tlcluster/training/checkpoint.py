@@ -126,4 +126,7 @@ def _decoded(content: bytes) -> Checkpoint | None:
     # The readers of zip and npy raise exceptions of a dozen kinds, MemoryError among them.
     except Exception:  # noqa: BLE001
         return None
+    # A member that is no array comes as bytes.
+    if not all(isinstance(array, np.ndarray) for arrays in groups.values() for array in arrays):
+        return None
     return Checkpoint(state, **groups)  # type: ignore[arg-type]
