@@ -197,6 +197,36 @@ def test_a_command_ends_with_a_status_and_at_most_one_line(
     assert (done.returncode, done.stdout, done.stderr) == (status, printed, said)
 
 
+def test_a_working_directory_that_is_gone_is_one_line() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'd=$(mktemp -d); cd "$d"; rmdir "$d"; exec "$@"', "sh",
+         sys.executable, "-c", COMMAND, "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the working directory: no such file or directory; change to a folder that exists\n",
+    )
+
+
+def test_an_argument_that_no_record_can_hold_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / "report.py", "--run", b"runs/\xff"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: runs/\\udcff: the argument is not UTF-8, so no record can hold it; rename the "
+        "file or folder\n"
+    )
+
+
 def test_a_command_under_nohup_goes_on_when_the_terminal_is_closed() -> None:
     code = COMMAND.replace("signal.pause()", "print('goes on')")
     done = subprocess.run(

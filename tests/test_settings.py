@@ -105,6 +105,14 @@ def test_a_run_name_that_could_leave_the_output_folder_is_refused(name: str) -> 
     )
 
 
+@pytest.mark.parametrize("name", ["features", "Features"])
+def test_a_run_is_not_named_as_the_folder_that_all_runs_share(name: str) -> None:
+    assert refusal(RunSettings, ["--run-name", name]) == (
+        f"--run-name {name}: the output folder has a folder of this name, for all runs; choose "
+        "another name"
+    )
+
+
 def test_a_run_without_a_name_is_named_by_profile_and_utc_time() -> None:
     name = told("--profile", "paper").named().run_name
     assert name is not None

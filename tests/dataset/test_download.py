@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import threading
 import time
+import types
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,40 @@ def refusal(url: str, folder: Path) -> str:
 
 def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*"))
+
+
+@pytest.mark.parametrize("kind", ["link", "account"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_what_this_account_has_not_downloaded_is_refused_and_not_written_to(
+    kind: str, partial: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache folder that several accounts can write to."""
+    path = get(server, tmp_path / "cache")
+    planted = path.with_name(f"part-{path.name}") if partial else path
+    path.unlink()
+    (tmp_path / "mine").write_bytes(b"precious")
+    if kind == "link":
+        planted.symlink_to(tmp_path / "mine")
+    else:
+        planted.write_bytes(b"poison")
+        real = Path.lstat
+        other = {"st_uid": os.getuid() + 1, "st_mode": real(planted).st_mode}
+        monkeypatch.setattr(
+            Path,
+            "lstat",
+            lambda self: types.SimpleNamespace(**other) if self == planted else real(self),
+        )
+    text = refusal(server.url, tmp_path / "cache")
+    assert text == (
+        f"{planted}: was not downloaded by this account; remove it, or name another folder with "
+        "--cache"
+    )
+    assert (tmp_path / "mine").read_bytes() == b"precious"
+
+
+def test_an_address_with_a_long_name_is_downloaded(server: Server, tmp_path: Path) -> None:
+    long = server.url.replace("CINIC-10", "c" * 5000)
+    assert download(long, tmp_path, show=False).name.endswith("c.tar.gz")
 
 
 def test_a_file_comes_whole_and_keeps_its_name(server: Server, tmp_path: Path) -> None:

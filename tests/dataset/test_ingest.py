@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,8 @@ from tlcluster.dataset.decode import decode
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import sample
 from tlcluster.dataset.shards import INDEX_KEY, check_complete, read_index
-from tlcluster.errors import UserError
+from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.storage import patient
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
@@ -329,6 +331,59 @@ def test_kill_9_in_the_middle_leaves_no_process_and_the_next_ingest_completes_it
     check_complete(store, read_index(store)[0])
     assert all((Path(store.url) / key).stat().st_ino == node for key, node in left.items())
     assert not list(cache.glob("tlcluster-ingest-*"))
+
+
+def away_for(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation of a store that fails the first times."""
+    left = iter(range(calls))
+
+    def call(*arguments: object) -> Any:
+        if next(left, None) is not None:
+            raise StoreUnavailable("s3://bucket: \x1b[2J cannot be reached")
+        return real(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("operation", ["get", "list", "put", "put_if_absent"])
+def test_an_ingest_waits_for_storage_and_says_so_once(
+    operation: str,
+    tiny_cinic: Path,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(patient, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(store, operation, away_for(3, getattr(store, operation)))
+    ingest(str(tiny_cinic), store, processes=1, storage_wait=60, show=True)
+    check_complete(store, read_index(store)[0])
+    said = [line for line in capsys.readouterr().err.splitlines() if "storage" in line]
+    assert said == [
+        r"storage away: s3://bucket: \x1b[2J cannot be reached",
+        "storage is back after 0 s",
+    ]
+
+
+def test_an_ingest_gives_up_when_its_time_is_over_or_it_is_stopped(
+    tiny_cinic: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patient, "FIRST_PAUSE_SECONDS", 0.001)
+    real = store.put
+    monkeypatch.setattr(store, "put", away_for(10**9, real))
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        ingest(str(tiny_cinic), store, processes=1, storage_wait=0.05)
+
+    waiting = away_for(10**9, real)
+
+    def put(key: str, data: bytes | Path) -> None:
+        if key.startswith("test/"):
+            raise UserError("the disk is full")
+        waiting(key, data)
+
+    monkeypatch.setattr(store, "put", put)
+    # Uploads that wait for storage end with the first error that waiting does not mend.
+    with pytest.raises(UserError, match="the disk is full"):
+        ingest(str(tiny_cinic), store, processes=1, storage_wait=1e6)
 
 
 @pytest.mark.parametrize("moment", ["starting", "decoding"])

@@ -55,6 +55,24 @@ def test_no_credential_reaches_what_ray_shows_in_plain_text(
     assert secrets.keys() & worker_environment().keys() == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KERAS_HOME", "/home/of/keras.json"),
+        ("TF_XLA_FLAGS", "--tf_xla_auto_jit=2"),
+        ("TF_SET_ONEDNN_FPMATH_MODE", "BF16"),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "ANY"),
+        ("DNNL_MAX_CPU_ISA", "SSE41"),
+        ("TF_USE_LEGACY_KERAS", "0"),
+    ],
+)
+def test_settings_of_the_account_for_other_programs_do_not_reach_workers(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert worker_environment()[name] != value
+
+
 def as_job(patch: pytest.MonkeyPatch, runtime_env: dict[str, object]) -> None:
     """Let this process be the driver of a job with this `runtime_env`, as Ray does it."""
     config = {"runtime_env": runtime_env, "metadata": {}}

@@ -13,12 +13,15 @@ import pytest
 
 from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import CLASSES
+from tlcluster.dataset.sample import fill_with_sample
 from tlcluster.errors import UserError
 from tlcluster.orchestration import ready
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.records import NodeRecord
 from tlcluster.settings import RunSettings
+from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.embedded import EmbeddedStore
+from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.training import weights
 from tlcluster.training.fetch import NotFetched
@@ -373,6 +376,30 @@ def test_what_is_made_ready_is_all_that_a_run_needs(
     assert made.weights["vgg16"].content == shipped_weights()
     assert made.admission.at_once == 2
     assert made.shown_store == sample_store.url
+
+
+def test_a_home_that_cannot_be_written_does_not_stop_a_run_on_one_machine(
+    s3: EmbeddedStore,
+    pretended_cluster: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    pretended_cluster(1)
+    fill_with_sample(open_store(f"{s3.url}/no-home"))
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    with contextlib.ExitStack() as stack:
+        settings = RunSettings(run_name="first", weights=("none",), store=f"{s3.url}/no-home")
+        cache = made_ready(settings, stack).settings.cache
+        assert cache is not None
+        NodeCache(Path(cache)).check()
+    assert not Path(cache).exists()
+    named = str(tmp_path / "home")
+    assert refusal(store=f"{s3.url}/no-home", cache=named) == (
+        f"cache folder {named}: file exists; name a folder that can be written with --cache"
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
+    assert prepare(store=f"{s3.url}/no-home").settings.cache is None
 
 
 def test_the_embedded_store_is_shown_by_its_name(

@@ -3,6 +3,8 @@
 import functools
 import io
 import json
+import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -247,6 +249,37 @@ def test_bytes_that_changed_in_the_predictions_are_named_or_reported(
         read_all(damage(tmp_path, "frozen/predictions.npz", bytes(content)))
     except UserError as error:
         one_line(error)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e308, 5e-324])
+def test_any_rate_of_a_recipe_is_reported(rate: float, tmp_path: Path) -> None:
+    for key, place in {
+        "manifest.json": ("settings", "frozen.learning_rate"),
+        "frozen/config.json": ("experiment", "learning_rate"),
+    }.items():
+        value = json.loads(records_of_a_run()[key])
+        value[place[0]][place[1]] = rate
+        read_all(damage(tmp_path, key, json.dumps(value).encode()))
+
+
+@pytest.mark.parametrize("key", [*JSON, "frozen/predictions.npz"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+def test_what_is_no_plain_file_in_the_place_of_a_record_is_named(
+    key: str, kind: str, tmp_path: Path
+) -> None:
+    store = damage(tmp_path, key, b"")
+    path = tmp_path / key
+    path.unlink()
+    if kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+        read_all(store)
+    assert str(caught.value).isprintable()
 
 
 def test_the_record_of_another_experiment_is_refused(tmp_path: Path) -> None:

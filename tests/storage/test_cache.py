@@ -291,6 +291,45 @@ def test_the_folder_is_where_the_desktop_standard_says(
     assert NodeCache().max_bytes == DEFAULT_BYTES == 20 * 2**30
 
 
+def test_without_a_home_only_the_default_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with `docker run --user` and an account that the image does not know."""
+
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    cache = NodeCache()
+    with pytest.raises(
+        UserError, match=r"^~/\.cache/tlcluster: this account has no home directory"
+    ):
+        cache.check()
+    monkeypatch.undo()
+    NodeCache(tmp_path / "given").check()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_it_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file exists; name a folder that can be written"):
+        NodeCache(tmp_path / "file").check()
+    NodeCache(tmp_path / "new").check()
+    NodeCache(tmp_path / "new").check()
+
+
+def test_a_link_that_another_account_has_put_there_is_not_written_through(tmp_path: Path) -> None:
+    cache = NodeCache(tmp_path / "cache")
+    cache.check()
+    (tmp_path / "mine").write_bytes(b"precious")
+    digest = hashlib.sha256(b"data").hexdigest()
+    (cache.objects / f"{digest}.part").symlink_to(tmp_path / "mine")
+    path = get(cache, b"data", lambda path: path.write_bytes(b"data") and None)
+    assert path.read_bytes() == b"data"
+    assert not path.is_symlink()
+    assert (tmp_path / "mine").read_bytes() == b"precious"
+
+
 def test_verify_compares_the_whole_file(tmp_path: Path) -> None:
     data = os.urandom(3 * 2**20 + 1)
     path = tmp_path / "file"

@@ -1,7 +1,7 @@
 """Shards in a folder → a store, which holds one data set."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tlcluster.dataset.arrange import Source
@@ -70,8 +70,9 @@ def publish(
         ThreadPoolExecutor(_UPLOADS) as pool,
     ):
         try:
-            for size in pool.map(upload, missing):
-                advance(size)
+            # In any order: an error must not wait for an earlier shard, which waits for storage.
+            for done in as_completed([pool.submit(upload, shard) for shard in missing]):
+                advance(done.result())
         except BaseException:
             give_up()
             raise
