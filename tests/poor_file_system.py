@@ -92,6 +92,9 @@ int link(const char *name, const char *other) {
 """
 
 
+COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
 def poor_file_system(
     scratch: Path, folder: Path, *, lock: int = errno.ENOLCK, link: int = errno.EOPNOTSUPP
 ) -> Mapping[str, str]:
@@ -103,13 +106,12 @@ def poor_file_system(
         lock: what locks answer.
         link: what hard links answer.
     """
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
+    if COMPILER is None:
         pytest.skip("a file system without locks is a C library, and there is no C compiler here")
     source, library = scratch / "poor.c", scratch / "poor.so"
     if not library.exists():
         source.write_text(_SOURCE)
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     return {
         "LD_PRELOAD": " ".join(filter(None, (str(library), os.environ.get("LD_PRELOAD")))),
         "POOR_FOLDER": str(folder),

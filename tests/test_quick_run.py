@@ -1,10 +1,14 @@
-"""The whole of it, as a stranger runs it: the quick profile on the embedded store, killed once."""
+"""The whole of it, as a stranger runs it: the quick profile on the embedded store, killed once.
+
+The output is on a file system without locks and hard links, if there is a C compiler for that.
+"""
 
 import json
 import signal
 from pathlib import Path
 
 import pytest
+from poor_file_system import COMPILER, poor_file_system
 from real_run import Command, epochs, gone, result
 
 from tlcluster.experiments import EXPERIMENTS
@@ -18,6 +22,7 @@ def run(folder: Path, output: Path, *more: object) -> Command:
     return Command(
         folder, "jobs/run_all.py", "--output", output, "--run-name", NAME,
         "--checkpoint-seconds", "5", *more,
+        environment=poor_file_system(folder, output) if COMPILER else {},
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from readme import recipe
 from real_run import Command
 
 from tlcluster.dataset.ingest import ingest
+from tlcluster.orchestration.environment import FORWARDED
 from tlcluster.records import EPOCHS, RESULT, EpochRecord, ExperimentResult
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
@@ -153,12 +154,16 @@ def stages(
             job.command.until(lambda name=name: len(epochs(run, name)) > already.get(name, 0))
 
     found = {}
-    # As for a cluster whose nodes do not know where storage is.
+    # As for a cluster whose nodes do not know where storage is: every name that is forwarded.
     names_storage = {
+        **{name: value for name, value in s3.environment.items() if name in FORWARDED},
         "AWS_ENDPOINT_URL": lab.endpoint,
-        "AWS_REGION": s3.environment["AWS_REGION"],
+        "AWS_ENDPOINT_URL_S3": lab.endpoint,
         "AWS_CA_BUNDLE": ssl.get_default_verify_paths().cafile or "",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     }
+    assert names_storage.keys() == set(FORWARDED)
     begin = '{"env_vars": {'
     assert begin in command
     more = command.replace(begin, begin + json.dumps(names_storage)[1:-1] + ", ")
@@ -198,7 +203,7 @@ def test_the_recipe_trains_on_several_nodes_from_and_into_s3(
 def test_a_job_whose_runtime_env_names_the_storage_runs(stages: dict[str, Stage]) -> None:
     done = stages["finished"]
     variables = done.job["runtime_env"]["env_vars"]
-    assert {"AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CA_BUNDLE"} <= variables.keys()
+    assert set(FORWARDED) <= variables.keys()
     assert done.job["status"] == "SUCCEEDED"
 
 
