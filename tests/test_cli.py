@@ -223,7 +223,7 @@ def test_an_argument_that_no_record_can_hold_is_one_line() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "error: runs/\\udcff: the argument is not UTF-8, so no record can hold it; rename the "
-        "file or folder\n"
+        "file or folder, or set LC_ALL=C.UTF-8\n"
     )
 
 

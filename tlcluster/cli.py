@@ -65,8 +65,8 @@ def _check_text(argument: str) -> None:
         argument.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{argument}: the argument is not UTF-8, so no record can hold it; rename the file or "
-            "folder"
+            f"{argument}: the argument is not {sys.getfilesystemencoding().upper()}, so no record "
+            "can hold it; rename the file or folder, or set LC_ALL=C.UTF-8"
         ) from None
 
 

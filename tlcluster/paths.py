@@ -1,5 +1,6 @@
 """Paths: as users write them, and where this package lies."""
 
+import sys
 from pathlib import Path
 
 from tlcluster.errors import UserError
@@ -31,7 +32,8 @@ def checked_text(path: Path) -> Path:
         text.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{text}: the path is not UTF-8, so no record can name it; rename the folder"
+            f"{text}: the path is not {sys.getfilesystemencoding().upper()}, so no record can name "
+            "it; rename the folder, or set LC_ALL=C.UTF-8"
         ) from None
     if "\0" in text:
         raise UserError(f"{text}: no path has a zero character; check the path")
@@ -47,8 +49,4 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(
-            f"{path}: this account has no home directory; set HOME, or give the path in full"
-            if str(path).startswith("~/")
-            else f"{path}: there is no such account; give the path in full"
-        ) from None
+        raise UserError(f"{path}: there is no such account; give the path in full") from None

@@ -296,14 +296,14 @@ def test_without_a_home_only_the_default_folder_is_refused(
 ) -> None:
     """As with `docker run --user` and an account that the image does not know."""
 
-    def unknown(_: Path) -> Path:
+    def unknown() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.setattr(Path, "home", unknown)
     cache = NodeCache()
     with pytest.raises(
-        UserError, match=r"^~/\.cache/tlcluster: this account has no home directory"
+        UserError, match=r"^this account has no home directory to keep a cache in; set"
     ):
         cache.check()
     monkeypatch.undo()

@@ -353,7 +353,7 @@ def test_an_address_that_cannot_be_used_is_refused_with_the_way_out(tmp_path: Pa
         "file://[::1/x": "file://[::1/x: file:// names no host; give file:///DIRECTORY",
         "file:///x%00y": "/x\0y: no path has a zero character; check the path",
         "store\udcff": f"{Path.cwd()}/store\udcff: the path is not UTF-8, so no record can name "
-        "it; rename the folder",
+        "it; rename the folder, or set LC_ALL=C.UTF-8",
         "file://host/data": "file://host/data: file:// names no host; give file:///DIRECTORY",
         "s3://": "s3://: '' is not a bucket name; give s3://BUCKET/PREFIX with a bucket of 3 to "
         "63 letters, digits, dots and dashes",

@@ -47,9 +47,21 @@ hard to forge, so a file with a known BLAKE3 has the sha256 that was found with 
 
 
 def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/tlcluster`, by default `~/.cache/tlcluster`."""
+    """`$XDG_CACHE_HOME/tlcluster`, by default `~/.cache/tlcluster`.
+
+    Raises:
+        UserError: this account has no home directory.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base) / "tlcluster" if base else expanded("~/.cache/tlcluster")
+    if base:
+        return Path(base) / "tlcluster"
+    try:
+        return Path.home() / ".cache" / "tlcluster"
+    except RuntimeError:
+        raise UserError(
+            "this account has no home directory to keep a cache in; set HOME or XDG_CACHE_HOME, or "
+            "name a folder with --cache"
+        ) from None
 
 
 def verify(path: Path, key: str, *, sha256: str, size: int) -> None:
