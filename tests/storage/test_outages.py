@@ -14,6 +14,7 @@ import pytest
 
 import tlcluster.storage.patient
 from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.storage import s3 as s3_module
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.embedded import EmbeddedStore, embedded_store
 from tlcluster.storage.open import open_store
@@ -246,6 +247,7 @@ class Simulated(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     body = b"whole body"
+    listing = b"<ListBucketResult></ListBucketResult>"
     tokens: list[str]
     expired: set[str]
     cuts: list[str]
@@ -268,7 +270,7 @@ class Simulated(http.server.BaseHTTPRequestHandler):
         if token in self.expired:
             self.answer(400, b"<Error><Code>ExpiredToken</Code><Message>m</Message></Error>")
         elif "list-type" in self.path:
-            self.answer(200, b"<ListBucketResult></ListBucketResult>")
+            self.answer(200, self.listing)
         elif self.condition and self.path not in self.objects:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
         elif self.cuts:
@@ -397,3 +399,33 @@ def test_without_conditional_put_a_simulated_server_is_asked_first(
     assert [record.message.partition(";")[0] for record in caplog.records] == [
         "s3://bucket: this service has no conditional PUT"
     ]
+
+
+@pytest.mark.usefixtures("simulated")
+def test_a_listing_of_a_simulated_server_that_never_ends_or_has_no_numbers_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = open_store("s3://bucket")
+    item = "<Contents><Key>a</Key><Size>{}</Size></Contents>"
+    monkeypatch.setattr(
+        Simulated, "listing", f"<ListBucketResult>{item.format('x')}</ListBucketResult>".encode()
+    )
+    with pytest.raises(StoreUnavailable, match="was damaged or broke off"):
+        store.list()
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>"
+
+    class Endless:
+        """Another token each time, or botocore would notice."""
+
+        def __init__(self) -> None:
+            self.pages = 0
+
+        def __get__(self, *_: object) -> bytes:
+            self.pages += 1
+            content = item.format(1) * 10 + more.format(self.pages)
+            return f"<ListBucketResult>{content}</ListBucketResult>".encode()
+
+    monkeypatch.setattr(s3_module, "_MOST_LISTED", 35)
+    monkeypatch.setattr(Simulated, "listing", Endless())
+    with pytest.raises(UserError, match="more than 35 objects"):
+        store.list()

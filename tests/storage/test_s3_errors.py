@@ -27,7 +27,7 @@ from s3transfer.exceptions import RetriesExceededError
 
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.storage.protocol import ObjectMissing
-from tlcluster.storage.s3_errors import FAILURES, Request, explained
+from tlcluster.storage.s3_errors import FAILURES, Request, code_of, explained
 
 REQUEST = Request("s3://bucket/data", "bucket", "train/1.npy", "https://s3.example")
 SECRET_URL = "https://me:password@s3.example"
@@ -84,6 +84,8 @@ def text(error: Exception, request: Request = REQUEST) -> str:
         ssl.SSLError(1, "secret"),
         ConnectionResetError(104, "secret"),
         TimeoutError("secret"),
+        ValueError("secret"),
+        KeyError("secret"),
     ],
     ids=lambda error: f"{type(error).__name__} {str(error)[:40]}",
 )
@@ -107,6 +109,7 @@ def test_what_may_pass_is_to_be_waited_for(error: Exception) -> None:
         (RecursionError(), "redirects requests for bucket 'bucket'"),
         (answer(507, "XMinioStorageFull"), "the storage at https://s3.example is full"),
         (answer(403, "QuotaExceeded"), "the storage at https://s3.example is full"),
+        (answer(418), "answered GetObject of train/1.npy with 418; check that AWS_ENDPOINT_URL"),
         (answer(501, "NotImplemented"), "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
         (answer(400, "InvalidArgument"), "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
         (answer(405, "MethodNotAllowed"), "check that AWS_ENDPOINT_URL is the address of an S3"),
@@ -140,6 +143,12 @@ def test_a_missing_object_is_one_only_if_an_object_was_asked_for() -> None:
         bucket = explained(error, REQUEST._replace(key=""))
         assert type(bucket) is UserError
         assert "AWS_ENDPOINT_URL is the address of an S3 service" in str(bucket)
+
+
+def test_an_answer_with_an_empty_code_is_known_by_its_status() -> None:
+    error = answer(418)
+    error.response["Error"]["Code"] = ""
+    assert code_of(error) == "418"
 
 
 def test_every_error_of_botocore_is_explained() -> None:

@@ -72,6 +72,8 @@ _TRANSFER = TransferConfig(use_threads=False)
 # A HEAD, with which some versions of s3transfer begin a download, has no body in its answer:
 # credentials that are refused only show as its status.
 _RENEWABLE = EXPIRED | REFUSED | {"400", "403"}
+_MOST_LISTED = 2_000_000
+"""A data set of a million images has at most 62,500 shards."""
 _TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - the name of a variable
 _RACE_WAITS = (0.2, 1.0, 5.0)
 """Seconds before each next try of a conditional put that met another one under way."""
@@ -151,14 +153,21 @@ class S3Store:
 
     def list(self, prefix: str = "") -> list[StoredObject]:
         def pages(client: "S3Client") -> list[StoredObject]:
-            return [
-                StoredObject(item["Key"].removeprefix(self._prefix), item["Size"])
-                for page in client.get_paginator("list_objects_v2").paginate(
-                    Bucket=self._bucket, Prefix=self._prefix + checked_prefix(prefix)
+            found: list[StoredObject] = []
+            for page in client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + checked_prefix(prefix)
+            ):
+                found += (
+                    StoredObject(item["Key"].removeprefix(self._prefix), item["Size"])
+                    for item in page.get("Contents", ())
+                    if not item["Key"].endswith("/")  # some tools leave empty objects for folders
                 )
-                for item in page.get("Contents", ())
-                if not item["Key"].endswith("/")  # some tools leave empty objects for folders
-            ]
+                if len(found) > _MOST_LISTED:
+                    raise UserError(
+                        f"{self.url}/{prefix}: more than {_MOST_LISTED:,} objects, which is no "
+                        "place of tlcluster; name another one"
+                    )
+            return found
 
         return sorted(self._call(prefix, pages))
 

@@ -44,6 +44,9 @@ FAILURES = (
     ssl.SSLError,
     # botocore asks for the region again and again if an endpoint redirects and names none.
     RecursionError,
+    # botocore's parser of an answer, for example of a size that is no number.
+    ValueError,
+    KeyError,
 )
 """All that a call of boto3 raises because of the network, the server or the configuration."""
 
@@ -104,10 +107,11 @@ class Request(NamedTuple):
 
 
 def code_of(error: BaseException) -> str:
-    """The code of an S3 error, or the status of an answer without one; else empty."""
+    """The code of an S3 error, or the status of an answer without one; empty for other errors."""
     if not isinstance(error, ClientError):
         return ""
-    return str(error.response.get("Error", {}).get("Code", "unknown"))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "unknown")
+    return str(error.response.get("Error", {}).get("Code") or status)
 
 
 def explained(error: Exception, request: Request) -> UserError | StoreUnavailable:
