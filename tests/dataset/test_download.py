@@ -5,6 +5,7 @@ import errno
 import fcntl
 import http.server
 import os
+import shutil
 import ssl
 import subprocess
 import tarfile
@@ -144,6 +145,18 @@ def test_what_this_account_has_not_downloaded_is_refused_and_not_written_to(
         "--cache"
     )
     assert (tmp_path / "mine").read_bytes() == b"precious"
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_refused_before_it_comes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert refusal(server.url, tmp_path) == (
+        f"{tmp_path}: {server.url} takes 3,000,000 bytes more and 1,000 are free; free some space "
+        "or name another folder with --cache"
+    )
+    assert parts(tmp_path) == []
 
 
 def test_an_address_with_a_long_name_is_downloaded(server: Server, tmp_path: Path) -> None:
@@ -430,7 +443,11 @@ def test_a_credential_in_an_address_is_refused_and_not_repeated(tmp_path: Path) 
     assert public("https://host/x.zip?X-Amz-Signature=1#2") == "https://host/x.zip"
 
 
-def test_a_full_disk_is_told(server: Server, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_meanwhile_is_told(
+    server: Server, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = shutil.disk_usage(small_disk)._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     assert refusal(server.url, small_disk) == (
         f"{small_disk}: the disk is full; free some space or name another folder with --cache"
     )

@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 import time
@@ -174,6 +175,12 @@ def _attempt(url: str, folder: Path, show: bool, suffix: str) -> Path:
             with contextlib.suppress(FileNotFoundError):
                 shared.rename(part)
         start = part.stat().st_size if part.exists() else 0
+        free = shutil.disk_usage(folder).free
+        if total - start > free:
+            raise UserError(
+                f"{folder}: {public(url)} takes {total - start:,} bytes more and {free:,} are "
+                "free; free some space or name another folder with --cache"
+            )
         if start == 0:
             _receive(response, part, start, total, show)
         elif start < total:
