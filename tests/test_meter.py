@@ -1,5 +1,7 @@
 """Progress where the output is no terminal: a line now and then, on standard error."""
 
+import sys
+
 import pytest
 
 import tlcluster.meter
@@ -34,7 +36,7 @@ def test_bytes_are_told_in_units(
 def test_on_a_terminal_there_is_a_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     with meter("decoding", 10, "images", show=True) as advance:
         advance(10)
@@ -44,7 +46,7 @@ def test_on_a_terminal_there_is_a_bar(
 def test_on_a_dumb_terminal_there_are_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(tlcluster.meter, "LINE_SECONDS", 0.0)
     with meter("decoding", 10, "images", show=True) as advance:

@@ -23,6 +23,7 @@ from tlcluster.settings import (
     ReportSettings,
     RunSettings,
 )
+from tlcluster.terminal import printable
 
 
 class Command(NamedTuple):
@@ -95,7 +96,7 @@ def ingest(argv: Sequence[str], typed: str) -> int:
     print(
         f"{outcome.images:,} images in {len(shards):,} shards, "
         f"{sum(shard.bytes for shard in shards):,} bytes, {outcome.seconds:.1f} s, "
-        f"{outcome.images / outcome.seconds:,.0f} images/s: {store.url}"
+        f"{outcome.images / outcome.seconds:,.0f} images/s: {printable(store.url)}"
     )
     return OK
 
@@ -108,7 +109,7 @@ def report(argv: Sequence[str], typed: str) -> int:
 
     store = open_run(settings.run)
     index = write_report(store)
-    print(f"{store.url}/{index}")
+    print(printable(f"{store.url}/{index}"))
     return OK
 
 

@@ -61,6 +61,13 @@ ENDED = {
 }
 
 
+class Terminal(io.StringIO):
+    """A file that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def shown(rows: dict[str, Row]) -> str:
     console = Console(file=io.StringIO(), record=True, width=120)
     console.print(table("first, quick profile", rows, now=160.0))
@@ -213,7 +220,7 @@ def test_an_accuracy_of_zero_is_said_too() -> None:
 
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    console = Console(file=io.StringIO(), record=True, width=40, force_terminal=True)
+    console = Console(file=Terminal(), record=True, width=40)
     with Display(console, "first") as display:
         display.show({"frozen": at(2, 0)})
         assert console.export_text() == (
@@ -224,16 +231,18 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_text_of_others_cannot_draw_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     row = Row("\x1b[2J[red]", "failed", note="died \x1b]0;title\x07 [/oops]")
-    for terminal in (False, True):
-        console = Console(file=io.StringIO(), record=True, width=200, force_terminal=terminal)
+    for file in (io.StringIO(), Terminal()):
+        console = Console(file=file, record=True, width=200)
         with Display(console, "[/first]") as display:
-            display.show({"frozen": row})
-        assert r"died \x1b]0;title\x07 [/oops]" in console.export_text()
+            display.show({"frozen": row}, Since(0.0, "s3://b answered \x9b2J\u202e [/c]"))
+        text = console.export_text()
+        assert r"died \x1b]0;title\x07 [/oops]" in text
+        assert r"s3://b answered \x9b2J\u202e [/c]" in text
 
 
 def test_on_a_terminal_the_last_state_of_the_table_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    console = Console(file=io.StringIO(), record=True, width=120, force_terminal=True)
+    console = Console(file=Terminal(), record=True, width=120)
     with Display(console, "first, quick profile") as display:
         display.show(UNDER_WAY)
         display.show(ENDED)

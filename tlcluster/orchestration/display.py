@@ -94,14 +94,14 @@ class Display:
                     self._print(line(name, shown))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def table(heading: str, rows: Mapping[str, Row], now: float, away: Since | None = None) -> Table:
     """The live table: one row per experiment."""
     result = Table(title=escape(heading), title_justify="left", title_style="bold", expand=False)
     if away:
-        result.caption = f"{_away(away, now)}: {escape(away.why)}"
+        result.caption = f"{_away(away, now)}: {escape(one_line(away.why))}"
         result.caption_justify = "left"
     result.add_column("experiment")
     result.add_column("state")
