@@ -1,10 +1,12 @@
-"""The whole of it, as a stranger runs it: the quick profile on the embedded store, killed once.
+"""The whole of it, as an unlucky stranger runs it: the quick profile on the embedded store, killed.
 
-The output is on a file system without locks and hard links, if there is a C compiler for that.
+The output is on a file system without locks and hard links, if there is a C compiler for that. The
+home cannot be written, few files may be open, and other programs have left their settings.
 """
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,30 @@ pytestmark = pytest.mark.cluster
 NAME = "whole"
 
 
+LEFT_BEHIND = {
+    "TF_CONFIG": '{"cluster": {"worker": ["10.1.1.1:1", "10.1.1.2:2"]}, "task": {"index": 1}}',
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+    "TF_USE_LEGACY_KERAS": "0",
+    "KERAS_BACKEND": "torch",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "localhost",
+    "FORCE_COLOR": "1",
+}
+"""Of notebooks, other jobs and the site."""
+
+
 def run(folder: Path, output: Path, *more: object) -> Command:
+    nowhere = folder / "file"
+    nowhere.touch()
+    home = {"HOME": str(nowhere), "XDG_CACHE_HOME": str(nowhere)}
+    poor = poor_file_system(folder, output) if COMPILER else {}
     return Command(
         folder, "jobs/run_all.py", "--output", output, "--run-name", NAME,
         "--checkpoint-seconds", "5", *more,
-        environment=poor_file_system(folder, output) if COMPILER else {},
+        program=("bash", "-c", 'ulimit -n 256; exec "$@"', "bash", sys.executable),
+        environment={**LEFT_BEHIND, **home, **poor},
     )  # fmt: skip
 
 
