@@ -58,7 +58,7 @@ def test_no_credential_reaches_what_ray_shows_in_plain_text(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("KERAS_HOME", "/home/of/keras.json"),
+        ("KERAS_HOME", "/elsewhere"),
         ("TF_XLA_FLAGS", "--tf_xla_auto_jit=2"),
         ("TF_SET_ONEDNN_FPMATH_MODE", "BF16"),
         ("ONEDNN_DEFAULT_FPMATH_MODE", "ANY"),
