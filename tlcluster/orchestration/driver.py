@@ -248,7 +248,7 @@ class Driver:
     def _task(self, experiment: Experiment, one: Standing, now: float) -> Task:
         return new_task(
             self._ready,
-            self._manifest,
+            self._manifest.dataset.index_sha256,
             experiment,
             output=self._output.url,
             run=self._run.url,

@@ -11,7 +11,6 @@ from tlcluster.orchestration.cluster import nodes
 from tlcluster.orchestration.ray_internals import new_trainer
 from tlcluster.orchestration.ready import Ready
 from tlcluster.orchestration.worker import Order, run_worker
-from tlcluster.records import RunManifest
 from tlcluster.settings import worker_range
 from tlcluster.training.task import Task
 from tlcluster.training.weights import weights_name
@@ -19,7 +18,7 @@ from tlcluster.training.weights import weights_name
 
 def new_task(
     ready: Ready,
-    manifest: RunManifest,
+    index_sha256: str,
     experiment: Experiment,
     *,
     output: str,
@@ -32,8 +31,8 @@ def new_task(
 
     Args:
         ready: what to run, where.
-        manifest: of the run.
-        experiment: which of its experiments.
+        index_sha256: of the data set.
+        experiment: what to train.
         output: address of the folder of all runs, where features are kept too.
         run: address of the run's own folder.
         started: when the command was started, in seconds since 1970.
@@ -45,7 +44,7 @@ def new_task(
         experiment=experiment,
         seed=settings.seed,
         store=ready.store.url,
-        index_sha256=manifest.dataset.index_sha256,
+        index_sha256=index_sha256,
         run=run,
         features=output if settings.feature_cache else None,
         weights=weights_name(experiment.base, ready.weights[experiment.base].record, settings.seed),

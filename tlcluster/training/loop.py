@@ -1,7 +1,7 @@
 """The loop over epochs and steps, from a training state to the end of training."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,20 +64,19 @@ class Loop:
             mixes=parts.task.experiment.mixup > 0,
         )
 
-    def run(self, epoch_ended: Callable[[tuple[EpochRecord, ...]], None]) -> bool:
-        """Train until epochs or patience run out; False if asked to stop before.
+    def epochs(self) -> Iterator[tuple[EpochRecord, ...]]:
+        """Train until epochs or patience run out, or until asked to stop.
 
-        Args:
-            epoch_ended: called after every epoch with the records of all finished epochs.
+        Yields:
+            After every epoch, the records of all finished epochs.
         """
         feed = Feed(self._parts.strategy, self._steps, self._parts.inputs.spec)
         while not is_over(self.state, self._parts.schedule):
             if not self._train(feed):
-                return False
+                return
             self._show(Phase.VALIDATING)
             self._validate()
-            epoch_ended(self.state.history)
-        return True
+            yield self.state.history
 
     def _steps(self) -> Iterator[Step]:
         parts = self._parts

@@ -4,10 +4,11 @@
 that talk to the driver, so that one process can run the same code.
 """
 
+import contextlib
 import functools
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,8 +74,32 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
         StoreUnavailable: storage did not answer for `task.storage_wait` seconds, or a stop
             request came while it was away.
     """
-    began = time.monotonic()
     device = configure_tensorflow(task.threads)
+    with prepared(task, place, imagenet_weights, device) as (parts, stores, workers):
+        del imagenet_weights  # 59 MB
+        return _run(parts, place, stores, workers)
+
+
+class Prepared(NamedTuple):
+    """One worker, ready to train."""
+
+    parts: Parts
+    stores: Stores
+    workers: tuple[WorkerRecord, ...]
+    """All workers of the experiment."""
+
+
+@contextlib.contextmanager
+def prepared(
+    task: Task, place: Place, imagenet_weights: bytes | None, device: str
+) -> Iterator[Prepared]:
+    """Build what a worker trains with, for as long as the block runs.
+
+    Args:
+        task, place, imagenet_weights: see `train`.
+        device: what `configure_tensorflow` returned.
+    """
+    began = time.monotonic()
     with made_strategy(place.world_size) as strategy:
         me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
         lines = joined_lines(strategy, me.model_dump_json())
@@ -94,7 +119,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
             imagenet_weights=imagenet_weights,
             learning_rate=schedule.learning_rate,
         )
-        del imagenet_weights  # 59 MB
+        del imagenet_weights
         inputs = inputs_for(task, stores, index, network.models)
         saves = Saves(
             stores.run,
@@ -107,7 +132,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
         )
         evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
         parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
-        return _run(parts, place, stores, workers)
+        yield Prepared(parts, stores, workers)
 
 
 def configure_tensorflow(threads: int) -> str:
@@ -149,16 +174,13 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
     loop = Loop(parts, state)
     if not is_over(state, parts.schedule):
         events = Events(stores.run, name, state.history) if chief else None
-
-        def epoch_ended(history: tuple[EpochRecord, ...]) -> None:
+        for history in loop.epochs():
             if events:
                 write_epochs(stores.run, name, history)
                 events.write(history)
             place.report(history[-1])
-
-        finished = loop.run(epoch_ended)
         saves.save(loop.state)
-        if not finished:
+        if not is_over(loop.state, parts.schedule):
             return "interrupted"
     _test(parts, loop.state, stores, chief=chief)
     if chief:
