@@ -299,7 +299,7 @@ def test_what_is_no_plain_file_is_refused_and_not_read(kind: str, tmp_path: Path
         path.symlink_to("/dev/zero")
     else:
         path.mkdir()
-    with pytest.raises(UserError, match="is not a plain file; a recipe is a TOML file"):
+    with pytest.raises(UserError, match="is not a plain file; name a TOML file"):
         resolve(str(path), (), None, None)
 
 
@@ -317,8 +317,7 @@ def test_a_file_that_cannot_be_read_is_named(path: str, reason: str) -> None:
     with pytest.raises(UserError) as caught:
         resolve(path, (), None, None)
     assert str(caught.value) == (
-        f"--profile {path}: {reason}; name a recipe file that can be read, or a profile: paper, "
-        "quick"
+        f"--profile {path}: {reason}; name a TOML file that can be read, or a profile: paper, quick"
     )
 
 

@@ -48,7 +48,11 @@ _RESERVED = frozenset({REPORT, FEATURES})
 _ABOUT = {"like": 100, "title": 40, "summary": 200}
 """Keys of an experiment that are not fields of the recipe → their most characters."""
 
-_DEFAULT_LIKE = "frozen"
+DEFAULT_LIKE = "frozen"
+"""What a new experiment starts from."""
+
+DEFAULT_PROFILE = "paper"
+"""What a file builds on."""
 
 
 def is_file(profile: str) -> bool:
@@ -67,7 +71,7 @@ def profile_name(profile: str) -> str:
 def load_profile(profile: str) -> tuple[str | None, dict[str, Experiment]]:
     """The content of a recipe file, if it is one, and the experiments of the profile."""
     if is_file(profile):
-        text = _read(profile)
+        text = _read(profile, "--profile", f"a profile: {', '.join(PROFILES)}")
         return text, _from_table(_parsed(text, profile), profile)
     if profile not in PROFILES:
         raise UserError(
@@ -78,8 +82,21 @@ def load_profile(profile: str) -> tuple[str | None, dict[str, Experiment]]:
     return None, _from_table(_parsed(path.read_text(encoding="utf-8"), path.name), path.name)
 
 
-def _read(path: str) -> str:
-    """The text of a recipe file.
+def read_toml(path: str, flag: str) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Args:
+        path: of the file.
+        flag: the flag that named it, for error messages.
+
+    Raises:
+        UserError: it is no plain file, too large, no TOML, or cannot be read.
+    """
+    return _parsed(_read(path, flag, f"leave {flag} out"), path)
+
+
+def _read(path: str, flag: str, otherwise: str) -> str:
+    """The text of a TOML file.
 
     Raises:
         UserError: it is no plain file, too large, no text, or cannot be read.
@@ -96,14 +113,14 @@ def _read(path: str) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(
-            f"--profile {path}: {(reason or 'cannot be read').lower()}; name a recipe file that "
-            f"can be read, or a profile: {', '.join(PROFILES)}"
+            f"{flag} {path}: {(reason or 'cannot be read').lower()}; name a TOML file that can be "
+            f"read, or {otherwise}"
         ) from None
     if not plain:
-        raise UserError(f"--profile {path}: is not a plain file; a recipe is a TOML file")
+        raise UserError(f"{flag} {path}: is not a plain file; name a TOML file")
     if len(content) > MOST_BYTES:
         raise UserError(
-            f"--profile {path}: has more than {MOST_BYTES:,} bytes; a recipe is a small TOML file"
+            f"{flag} {path}: has more than {MOST_BYTES:,} bytes; name a small TOML file"
         )
     try:
         return content.decode("utf-8-sig")
@@ -179,7 +196,7 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
         if name in experiments or name in made:
             return experiments.get(name) or made[name]
         at, entry = _entry(entries, name, where)
-        like = entry.pop("like", _DEFAULT_LIKE)
+        like = entry.pop("like", DEFAULT_LIKE)
         if like not in (*experiments, *added):
             allowed = nearest(like, (*experiments, *(one for one in added if one != name)))
             raise UserError(f"{at}like = {_literal(like)}: no such experiment; {allowed}")
