@@ -31,8 +31,9 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "dataset": "storage",
         "training": "storage dataset",
         "orchestration": "storage dataset training report",
+        "tuning": "storage dataset training report orchestration",
         "bench": "storage dataset training report orchestration",
-        "commands": "storage dataset training report orchestration bench",
+        "commands": "storage dataset training report orchestration tuning bench",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what
@@ -40,9 +41,10 @@ a user calls."""
 
 HOMES: Mapping[str, frozenset[str]] = {
     "tensorflow": frozenset({"training", "bench"}),
-    "tf_keras": frozenset({"training", "bench"}),
+    "tf_keras": frozenset({"training", "bench", "tuning"}),
     "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
-    "ray": frozenset({"orchestration"}),
+    "ray": frozenset({"orchestration", "tuning"}),
+    "optuna": frozenset({"tuning"}),
     "boto3": frozenset({"storage", "bench"}),
     "botocore": frozenset({"storage"}),
     "s3transfer": frozenset({"storage"}),

@@ -22,6 +22,7 @@ from tlcluster.settings import (
     OneSettings,
     ReportSettings,
     RunSettings,
+    TuneSettings,
 )
 from tlcluster.terminal import printable
 
@@ -62,6 +63,20 @@ def _suite(settings: RunSettings, argv: Sequence[str], typed: str, started: floa
         from tlcluster.orchestration.suite import run_suite
 
     return run_suite(settings, _command_line(typed, argv), started)
+
+
+def tune(argv: Sequence[str], typed: str) -> int:
+    """Search better recipes."""
+    started = time.time()
+    settings = parse(TuneSettings, typed, COMMANDS["tune"].about, argv)
+    settings.suite().recipe()
+    from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
+
+    os.environ.update(tensorflow_environment())
+    with quiet_import():
+        from tlcluster.tuning.suite import run_tuning
+
+    return run_tuning(settings, _command_line(typed, argv), started)
 
 
 def ingest(argv: Sequence[str], typed: str) -> int:
@@ -126,6 +141,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "run": Command("Train the experiments at the same time and write one report.", run),
         "run-one": Command(
             "Train one experiment, in a run of its own or in one with others.", run_one
+        ),
+        "tune": Command(
+            "Search better recipes for experiments, on the validation split. The same command "
+            "continues a search under the same --run-name. The last line is the recipe file, "
+            "which --profile takes.",
+            tune,
         ),
         "ingest": Command(
             "Decode a data set of images once and write it into a store, as shards with an index. "

@@ -37,8 +37,8 @@ def _storage_wait() -> Any:
     )
 
 
-class CommonSettings(BaseModel):
-    """The flags that `run` and `run-one` share."""
+class TrainingSettings(BaseModel):
+    """The flags of every command that trains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,11 +63,6 @@ class CommonSettings(BaseModel):
         description=f"recipe: {', '.join(PROFILES)}, or a TOML file that changes experiments and "
         "adds others",
         json_schema_extra={"metavar": "NAME|FILE"},
-    )
-    workers: str = Field(
-        "1",
-        description="workers per experiment, or a minimum and a maximum",
-        json_schema_extra={"metavar": "N|MIN:MAX"},
     )
     gpus_per_worker: float | None = Field(
         None,
@@ -102,21 +97,11 @@ class CommonSettings(BaseModel):
         ge=0,
         lt=2**31,
     )
-    feature_cache: bool = Field(
-        True,
-        description="compute the features of the frozen base again each time they are needed; "
-        "slow, for comparison",
-    )
     set: tuple[str, ...] = Field(
         (),
         description="change one field of one experiment, or of all with `*`; may be repeated; "
         "wins over the profile",
         json_schema_extra={"metavar": "EXPERIMENT.FIELD=VALUE"},
-    )
-    scale_batch: bool = Field(
-        False,
-        description="multiply global batch and learning rate by the number of workers; "
-        "results then depend on it",
     )
     weights: tuple[str, ...] = Field(
         (),
@@ -124,20 +109,6 @@ class CommonSettings(BaseModel):
         "files; `shipped` is the 8-bit copy of VGG16's in the package, `none` means random "
         "weights; may be repeated [looked for in the usual places, then downloaded]",
         json_schema_extra={"metavar": "FILE|DIR|shipped|none"},
-    )
-    deadline: float | None = Field(
-        None,
-        description="minutes after which an experiment that is still running fails",
-        gt=0,
-        le=MOST_MINUTES,
-        json_schema_extra={"metavar": "MINUTES"},
-    )
-    stall: float = Field(
-        30,
-        description="minutes without progress after which an experiment fails",
-        gt=0,
-        le=MOST_MINUTES,
-        json_schema_extra={"metavar": "MINUTES"},
     )
     storage_wait: float = _storage_wait()
     retries: int = Field(
@@ -165,20 +136,6 @@ class CommonSettings(BaseModel):
         """The seed of the augmented views: the run's seed unless `view_seed` is given."""
         return self.seed if self.view_seed is None else self.view_seed
 
-    @field_validator("workers")
-    @classmethod
-    def _sane_workers(cls, value: str) -> str:
-        least, most = worker_range(value)
-        if least < 1:
-            raise ValueError("an experiment needs at least 1 worker")
-        if least > most:
-            raise ValueError(
-                f"the minimum, {least}, is more than the maximum, {most}; give MIN:MAX"
-            )
-        if most > MOST_WORKERS:
-            raise ValueError(f"an experiment has at most {MOST_WORKERS:,} workers")
-        return value
-
     @field_validator("run_name")
     @classmethod
     def _safe_run_name(cls, value: str | None) -> str | None:
@@ -191,6 +148,54 @@ class CommonSettings(BaseModel):
                 "a run name is 1 to 100 letters, digits, dots, dashes and underscores "
                 "and begins with a letter or digit, so that it stays inside the output folder"
             )
+        return value
+
+
+class CommonSettings(TrainingSettings):
+    """The flags that `run` and `run-one` share."""
+
+    workers: str = Field(
+        "1",
+        description="workers per experiment, or a minimum and a maximum",
+        json_schema_extra={"metavar": "N|MIN:MAX"},
+    )
+    feature_cache: bool = Field(
+        True,
+        description="compute the features of the frozen base again each time they are needed; "
+        "slow, for comparison",
+    )
+    scale_batch: bool = Field(
+        False,
+        description="multiply global batch and learning rate by the number of workers; "
+        "results then depend on it",
+    )
+    deadline: float | None = Field(
+        None,
+        description="minutes after which an experiment that is still running fails",
+        gt=0,
+        le=MOST_MINUTES,
+        json_schema_extra={"metavar": "MINUTES"},
+    )
+    stall: float = Field(
+        30,
+        description="minutes without progress after which an experiment fails",
+        gt=0,
+        le=MOST_MINUTES,
+        json_schema_extra={"metavar": "MINUTES"},
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _sane_workers(cls, value: str) -> str:
+        least, most = worker_range(value)
+        if least < 1:
+            raise ValueError("an experiment needs at least 1 worker")
+        if least > most:
+            raise ValueError(
+                f"the minimum, {least}, is more than the maximum, {most}; give MIN:MAX"
+            )
+        if most > MOST_WORKERS:
+            raise ValueError(f"an experiment has at most {MOST_WORKERS:,} workers")
         return value
 
 
@@ -211,8 +216,7 @@ class RunSettings(CommonSettings):
         """The same settings with a run name: the given one, or profile and UTC time."""
         if self.run_name is not None:
             return self
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        return self.model_copy(update={"run_name": f"{profile_name(self.profile)}-{now}"})
+        return self.model_copy(update={"run_name": f"{profile_name(self.profile)}-{utc_name()}"})
 
     def recipe(self) -> Recipe:
         """The experiments with profile, `--set` and `--epochs` applied.
@@ -241,6 +245,51 @@ class OneSettings(CommonSettings):
         if "," in value:
             raise ValueError("give the name of one experiment")
         return value
+
+
+class TuneSettings(TrainingSettings):
+    """The arguments of `tune`."""
+
+    experiments: str = Field(
+        description=f"which experiments, separated by commas: {', '.join(EXPERIMENTS)}, or those "
+        "that a recipe file adds",
+        json_schema_extra={"argument": True},
+    )
+    trials: int = Field(20, description="recipes to try for each experiment", gt=0, le=100_000)
+    budget: float | None = Field(
+        None,
+        description="worker-hours for each experiment's trials; the best recipes are then trained "
+        "again as always [no limit]",
+        gt=0,
+        le=MOST_MINUTES,
+        json_schema_extra={"metavar": "HOURS"},
+    )
+    space: str | None = Field(
+        None,
+        description="TOML file with the fields to search and their values [one for every "
+        "experiment of the study]",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    finalists: int = Field(
+        3, description="best recipes to train again with several seeds", gt=0, le=1000
+    )
+    seeds: int = Field(3, description="seeds of each of them", gt=0, le=1000)
+
+    def named(self) -> "TuneSettings":
+        """The same settings with a run name: the given one, or `tune` and UTC time."""
+        if self.run_name is not None:
+            return self
+        return self.model_copy(update={"run_name": f"tune-{utc_name()}"})
+
+    def suite(self) -> RunSettings:
+        """The settings of a run of the same experiments with one worker each."""
+        own = {"trials", "budget", "space", "finalists", "seeds"}
+        return RunSettings(**self.model_dump(exclude=own))
+
+
+def utc_name() -> str:
+    """The time as a part of a run's name."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def worker_range(value: str) -> tuple[int, int]:

@@ -168,7 +168,7 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
     """Continue from the newest checkpoint, train to the end, test the best weights, record."""
     task, saves, name = parts.task, parts.saves, parts.task.experiment.name
     chief = place.rank == 0
-    state = saves.load(parts.schedule, functools.partial(_everyones, parts))
+    state = newest_state(parts)
     if chief:
         write_config(stores.run, task, parts.network.models)
     loop = Loop(parts, state)
@@ -190,6 +190,11 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         write_result(stores.run, name, result)
         saves.delete()
     return "finished"
+
+
+def newest_state(parts: Parts) -> TrainingState:
+    """Where the training stands: at its newest checkpoint, which is restored, or at its start."""
+    return parts.saves.load(parts.schedule, functools.partial(_everyones, parts))
 
 
 def _everyones(parts: Parts, line: str) -> list[str]:

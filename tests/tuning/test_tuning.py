@@ -1,0 +1,140 @@
+"""`jobs/tune.py` for real: killed and continued, on a data set whose test split cannot be read."""
+
+import json
+import signal
+import tomllib
+from pathlib import Path
+
+import pytest
+from real_run import Command, gone
+
+from tlcluster.dataset.ingest import ingest
+from tlcluster.experiments import EXPERIMENTS
+from tlcluster.storage.open import open_store
+from tlcluster.tuning.page import PAGE
+from tlcluster.tuning.records import TRIALS, TUNED, TrialRecord
+
+NAMES = ("frozen", "regularized")
+TRIAL_COUNT = 5
+SEEDS = 2
+
+
+def command(folder: Path, store: Path, *more: object) -> Command:
+    return Command(
+        folder, "jobs/tune.py", ",".join(NAMES), "--trials", TRIAL_COUNT, "--finalists", 1,
+        "--seeds", SEEDS, "--epochs", 4, "--store", store, "--output", folder / "runs",
+        "--run-name", "search", "--weights", "none", *more,
+    )  # fmt: skip
+
+
+def trials(folder: Path, name: str) -> dict[int, TrialRecord]:
+    found = {}
+    for path in (folder / "runs" / "search" / TRIALS / name).glob("*.json"):
+        record = TrialRecord.model_validate_json(path.read_bytes())
+        found[record.number] = record
+    return found
+
+
+def ended(folder: Path, name: str) -> dict[int, TrialRecord]:
+    return {n: one for n, one in trials(folder, name).items() if one.status != "running"}
+
+
+@pytest.fixture(scope="module")
+def store(small_cinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose test shards are damaged."""
+    folder = tmp_path_factory.mktemp("sealed") / "data"
+    index = ingest(str(small_cinic), open_store(str(folder), create=True), processes=1).index
+    for info in index.shards("test"):
+        path = folder / info.key
+        path.write_bytes(b"\0" * path.stat().st_size)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a search whose driver was killed and started again."""
+    folder = tmp_path_factory.mktemp("tuning")
+    with command(folder, store) as first:
+        first.until(lambda: len(ended(folder, "frozen")) >= 2)
+        workers = set(first.workers())
+        first.send(signal.SIGKILL)
+        assert gone(workers)
+    before = ended(folder, "frozen")
+    with command(folder, store) as second:
+        assert second.ended() == 0, second.said()
+        assert second.stdout.read_text().splitlines()[-1].endswith(f"/search/{TUNED}")
+    # What had ended is as it was.
+    assert {n: one for n, one in trials(folder, "frozen").items() if n in before} == before
+    return folder
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", NAMES)
+def test_each_experiment_gets_as_many_trials_and_then_the_best_with_all_seeds(
+    folder: Path, name: str
+) -> None:
+    found = trials(folder, name)
+    search = [one for one in found.values() if one.role != "finalist"]
+    finals = [one for one in found.values() if one.role == "finalist"]
+    assert len(search) == TRIAL_COUNT
+    assert found[0].role == "recipe"
+    assert found[0].fields == {}
+    assert {one.status for one in found.values()} <= {"finished", "stopped"}
+    best = max(search, key=lambda one: (one.best or 0.0, -one.number)).number
+    assert {one.candidate for one in finals} == {best, 0}
+    for candidate in (best, 0):
+        assert len({one.seed for one in finals if one.candidate == candidate}) == SEEDS
+    assert all(one.worker_seconds > 0 for one in found.values())
+    assert all(len(one.val_accuracy) <= 4 for one in found.values())
+
+
+@pytest.mark.cluster
+def test_it_leaves_a_recipe_file_that_a_run_takes_and_a_page(folder: Path, tmp_path: Path) -> None:
+    search = folder / "runs" / "search"
+    recipe = tomllib.loads((search / TUNED).read_text())
+    assert recipe["profile"] == "quick"
+    assert set(recipe["experiments"]) == set(NAMES)
+    page = (search / PAGE).read_text()
+    assert all(f"<h2>{name}</h2>" in page for name in NAMES)
+    with Command(
+        tmp_path, "jobs/run_all.py", "--profile", search / TUNED, "--list-experiments"
+    ) as listed:
+        assert listed.ended() == 0, listed.said()
+        assert listed.stdout.read_text().split() == list(EXPERIMENTS)
+
+
+@pytest.mark.cluster
+def test_another_space_is_refused_with_the_difference(
+    folder: Path, store: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "other.toml"
+    space.write_text("[every]\ndropout = [0.1, 0.2]\n")
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*")}
+    with command(folder, store, "--space", space) as other:
+        assert other.ended() == 2, other.said()
+    assert "frozen.space.dropout was None, is 0.1, 0.2" in other.said()
+    assert len(other.said().splitlines()) == 1
+    left = {path: path.stat().st_mtime_ns for path in before if not path.name.startswith(".")}
+    assert left == {path: before[path] for path in left}
+
+
+def test_the_flags_of_a_search_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    for flags, message in (
+        (("frosen",), "no experiment 'frosen'; did you mean frozen"),
+        (("frozen", "--trials", 0), "--trials 0: "),
+        (("frozen", "--budget", -1), "--budget -1"),
+        (("frozen", "--space", "no.toml"), "--space no.toml: no such file"),
+    ):
+        with Command(tmp_path, "jobs/tune.py", *flags, "--output", tmp_path / "out") as refused:
+            assert refused.ended() == 2, refused.said()
+        assert message in refused.said()
+        assert len(refused.said().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.cluster
+def test_the_records_of_trials_name_no_test_image(folder: Path) -> None:
+    features = {path.relative_to(folder).parts[3] for path in folder.glob("runs/features/*/*")}
+    assert features == {"train", "valid"}
+    manifest = json.loads((folder / "runs" / "search" / "tuning.json").read_text())
+    assert set(manifest["rows"]) == {"train", "valid"}

@@ -1,0 +1,137 @@
+"""The folder of a search: its manifest, its trials, and whether a search may go on there."""
+
+import contextlib
+
+from tlcluster.errors import UserError
+from tlcluster.orchestration.manifest import utc_now, versions
+from tlcluster.orchestration.ready import Ready
+from tlcluster.settings import TuneSettings
+from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.tuning.records import (
+    TRIALS,
+    TUNING,
+    SearchRecord,
+    TrialRecord,
+    TuningManifest,
+)
+from tlcluster.tuning.space import Space, as_record
+
+
+def begun(
+    settings: TuneSettings, ready: Ready, folder: Store, spaces: dict[str, Space], command: str
+) -> TuningManifest:
+    """The manifest of a search that begins or continues.
+
+    Raises:
+        UserError: the folder holds other files, or a search with other settings.
+    """
+    index = ready.index
+    manifest = TuningManifest(
+        name=str(settings.run_name),
+        command=command,
+        profile=ready.recipe.profile,
+        seed=settings.seed,
+        trials=settings.trials,
+        budget_hours=settings.budget,
+        finalists=settings.finalists,
+        seeds=settings.seeds,
+        workers=1,
+        searches=tuple(
+            SearchRecord(experiment=one, space=as_record(spaces[one.name]))
+            for one in ready.experiments
+        ),
+        index_sha256=ready.index_sha256,
+        dataset=index.dataset,
+        rows={split: index.rows(split) for split in ("train", "valid")},
+        weights={base: found.record.found for base, found in ready.weights.items()},
+        versions=versions(),
+        hardware=ready.nodes,
+        started=utc_now(),
+    )
+    old = read_manifest(folder)
+    if old is None:
+        others = [item.key for item in folder.list() if not item.key.startswith(".")]
+        if others:
+            raise UserError(
+                f"{folder.url}: holds files and no search ({others[0][:100]!r} and "
+                f"{len(others) - 1} more); use another --run-name or --output"
+            )
+    else:
+        refuse_another(old, manifest)
+        manifest = manifest.model_copy(update={"started": old.started})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def refuse_another(old: TuningManifest, new: TuningManifest) -> None:
+    """Refuse to continue a search with something that decides what it finds.
+
+    More trials, another budget or more seeds only make it longer.
+
+    Raises:
+        UserError: names what differs.
+    """
+
+    def facts(manifest: TuningManifest) -> dict[str, object]:
+        return {
+            "profile": manifest.profile,
+            "seed": manifest.seed,
+            "dataset": manifest.index_sha256,
+            **{
+                f"{one.experiment.name}.{field}": value
+                for one in manifest.searches
+                for field, value in {
+                    **{f"space.{name}": words for name, words in one.space.items()},
+                    **one.experiment.model_dump(),
+                }.items()
+            },
+        }
+
+    before, now = facts(old), facts(new)
+    different = [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if different:
+        raise UserError(
+            f"--run-name {new.name}: that search exists with other settings: "
+            f"{'; '.join(different)}; use the same to go on with it, or another name"
+        )
+
+
+def read_manifest(folder: Store) -> TuningManifest | None:
+    """The manifest of a search that exists, or None.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return TuningManifest.model_validate_json(folder.get(TUNING))
+    except ObjectMissing:
+        return None
+    except ValueError:
+        raise UserError(
+            f"{folder.url}/{TUNING} cannot be read; restore it, or use another --run-name"
+        ) from None
+
+
+def read_trials(folder: Store, experiment: str) -> dict[int, TrialRecord]:
+    """The trials of an experiment that a search has left, by number; damaged ones are left out."""
+    records = {}
+    for item in folder.list(f"{TRIALS}/{experiment}/"):
+        with contextlib.suppress(ObjectMissing, ValueError):
+            record = TrialRecord.model_validate_json(folder.get(item.key))
+            records[record.number] = record
+    return records
+
+
+def write_trial(folder: Store, experiment: str, record: TrialRecord) -> None:
+    folder.put(
+        f"{TRIALS}/{experiment}/{record.number:05d}.json",
+        record.model_dump_json(indent=1).encode() + b"\n",
+    )
+
+
+def write_manifest(folder: Store, manifest: TuningManifest) -> None:
+    folder.put(TUNING, manifest.model_dump_json(indent=1).encode() + b"\n")

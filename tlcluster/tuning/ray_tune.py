@@ -1,0 +1,266 @@
+"""Trials in Ray Tune: processes that train one after another, ASHA, and Optuna's suggestions."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import Searcher
+
+from tlcluster.experiments import Experiment
+from tlcluster.recipe_files import changed
+from tlcluster.training.task import Task
+from tlcluster.tuning.records import Planned
+from tlcluster.tuning.space import Choice, Range, Space, Value
+
+METRIC = "best_accuracy"
+"""Best validation accuracy so far."""
+EPOCH = "epoch"
+
+REDUCTION = 3
+"""ASHA lets the best third go on at each of its looks."""
+
+QUIET = {
+    # Trials leave records of ours; Tune's own files would be written and never read.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    # Ctrl-C is ours to answer.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""Variables for Tune."""
+
+
+class Order(NamedTuple):
+    """What every process that trains trials of an experiment is given."""
+
+    experiment: Experiment
+    task: Task
+    """Of the experiment as the profile has it."""
+    weights: "list[ray.ObjectRef]"
+    """One reference to the bytes of the base's weights, or to None."""
+    trials: str
+    """Address of the folder where trials keep checkpoints."""
+
+    def task_of(self, planned: Planned) -> Task:
+        """The task of one trial. Features do not depend on its seed, so all trials share them."""
+        experiment = changed(self.experiment, planned.fields, "", strict=True)
+        name = f"{self.experiment.name}-{planned.number:05d}"
+        return self.task._replace(
+            experiment=experiment.model_copy(update={"name": name}),
+            run=self.trials,
+            seed=planned.seed,
+        )
+
+
+class TrialProcess(tune.Trainable):
+    """Trains trials, one epoch a step. Tune gives one process trial after trial."""
+
+    def setup(self, config: dict[str, Any], *, order: Order) -> None:
+        from tlcluster.tuning.trial import Trials  # noqa: PLC0415 - TensorFlow, in workers only
+
+        self._order, self._trials = order, Trials()
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        task = self._order.task_of(Planned(**new_config))
+        self._trials.begin(task, ray.get(self._order.weights[0]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        look = self._trials.epoch()
+        accuracies = [record.val_accuracy for record in look.history]
+        return {
+            EPOCH: len(accuracies),
+            METRIC: max(accuracies),
+            "val_accuracy": accuracies,
+            "best_epoch": look.best_epoch,
+            "seconds": look.seconds,
+            "over": look.over,
+            "done": look.over,
+        }
+
+    def cleanup(self) -> None:
+        self._trials.leave()
+
+
+class NotSaved:
+    """Tune pickles what it is given, to restore it after an interruption. Our records do that."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+
+class Suggestions(NotSaved, Searcher):
+    """First the trials that are planned already, then what Optuna suggests, up to a number."""
+
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        more: "Callable[[dict[str, Value]], Planned | None]",
+        inner: Searcher | None,
+    ) -> None:
+        """
+        Args:
+            planned: trials to start first.
+            more: plans a trial with these fields; None if there are enough.
+            inner: suggests fields; None: only the planned trials are trained.
+        """
+        super().__init__(metric=METRIC, mode="max")
+        self._planned, self._more, self._inner = list(planned), more, inner
+        self._theirs: set[str] = set()
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._planned:
+            return self._planned.pop(0)._asdict()
+        if self._inner is None:
+            return Searcher.FINISHED
+        fields = self._inner.suggest(trial_id)
+        planned = self._more(fields) if fields is not None else None
+        if planned is None:
+            return Searcher.FINISHED
+        self._theirs.add(trial_id)
+        return planned._asdict()
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if self._inner and trial_id in self._theirs:
+            self._inner.on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if self._inner and trial_id in self._theirs:
+            self._inner.on_trial_complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing; see `NotSaved`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing; see `NotSaved`."""
+
+
+def optuna_search(
+    space: Space, seed: int, known: Sequence[tuple[Mapping[str, Value], float | None]]
+) -> Searcher:
+    """Optuna's tree-structured Parzen estimator over a space.
+
+    Args:
+        space: what it may suggest.
+        seed: of its random numbers.
+        known: points of the space that were tried before, with the best validation accuracy;
+            None for a trial that failed.
+    """
+    # The processes that train import this module too, and need no Optuna.
+    import optuna  # noqa: PLC0415
+    from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search = OptunaSearch(
+        space=distributions(space),
+        metric=METRIC,
+        mode="max",
+        # Trials run at the same time: those under way count as bad ones, so that their neighbours
+        # are not tried as well. `multivariate` looks at fields together.
+        sampler=optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=10
+        ),
+    )
+    for fields, value in known:
+        search.add_evaluated_point(dict(fields), value or 0.0, error=value is None)
+    return search
+
+
+def distributions(space: Space) -> dict[str, Any]:
+    """The space as Optuna takes it."""
+    return {field: _distribution(values) for field, values in space.items()}
+
+
+def _distribution(values: Choice | Range) -> Any:
+    from optuna import distributions as kinds  # noqa: PLC0415
+
+    if isinstance(values, Choice):
+        return kinds.CategoricalDistribution(values.values)
+    if values.whole:
+        return kinds.IntDistribution(int(values.low), int(values.high), log=values.log)
+    return kinds.FloatDistribution(values.low, values.high, log=values.log)
+
+
+def train_trials(
+    order: Order,
+    suggestions: Suggestions,
+    *,
+    cpus: float,
+    gpus: float,
+    at_once: int,
+    halving: bool,
+    retries: int,
+    watch: tune.Callback,
+    stop: tune.Stopper,
+    scratch: Path,
+) -> None:
+    """Train trials until the suggestions end or `stop` says so.
+
+    Args:
+        order: for the processes.
+        suggestions: which trials.
+        cpus, gpus: what each process reserves.
+        at_once: processes at most.
+        halving: whether ASHA stops the worse ones early.
+        retries: restarts of a trial whose process died.
+        watch: is told of results and ends.
+        stop: ends everything, when a budget is spent.
+        scratch: a folder for what Tune itself writes.
+    """
+    resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+    process = tune.with_resources(tune.with_parameters(TrialProcess, order=order), resources)
+    epochs = order.experiment.epochs
+    with _quiet():
+        tune.Tuner(
+            process,
+            tune_config=tune.TuneConfig(
+                search_alg=suggestions,
+                scheduler=ASHAScheduler(
+                    time_attr=EPOCH,
+                    metric=METRIC,
+                    mode="max",
+                    max_t=epochs,
+                    # Looks after a ninth and a third of the epochs; before, a rate that warms
+                    # up would lose to one that does not.
+                    grace_period=max(1, round(epochs / REDUCTION**2)),
+                    reduction_factor=REDUCTION,
+                )
+                if halving
+                else FIFOScheduler(),
+                num_samples=-1,
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(scratch),
+                callbacks=[watch],
+                stop=stop,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=retries),
+                # Trials keep checkpoints of their own in the output.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(QUIET)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

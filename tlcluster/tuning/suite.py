@@ -1,0 +1,191 @@
+"""A search from its settings to its recipe file."""
+
+import contextlib
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import ray
+from rich.console import Console
+
+from tlcluster import cli
+from tlcluster.errors import UserError
+from tlcluster.experiments import Experiment
+from tlcluster.orchestration.admission import Admission, admit
+from tlcluster.orchestration.manifest import utc_now
+from tlcluster.orchestration.plan import count, say
+from tlcluster.orchestration.ready import Ready, made_ready
+from tlcluster.orchestration.suite import held, opened_output
+from tlcluster.orchestration.trainer import new_task
+from tlcluster.recipe_files import load_profile
+from tlcluster.settings import TuneSettings
+from tlcluster.storage.locks import LockTaken
+from tlcluster.storage.protocol import Store
+from tlcluster.storage.scratch import scratch_folder
+from tlcluster.training.feature_key import delete_view
+from tlcluster.training.task import feature_key
+from tlcluster.tuning.folder import begun, read_trials, write_manifest, write_trial
+from tlcluster.tuning.page import PAGE, write_page
+from tlcluster.tuning.ray_tune import Order
+from tlcluster.tuning.records import (
+    TRIALS,
+    TUNED,
+    Planned,
+    TrialRecord,
+)
+from tlcluster.tuning.search import search
+from tlcluster.tuning.space import Space, as_record, load_space
+from tlcluster.tuning.table import SearchTable
+from tlcluster.tuning.tuned import base_profile, tuned_toml, winner
+
+LOCK = ".tuning.lock"
+
+Records = dict[str, dict[int, TrialRecord]]
+
+
+def run_tuning(settings: TuneSettings, command: str, started: float) -> int:
+    """Search better recipes for the chosen experiments.
+
+    Args:
+        settings: what to search.
+        command: the command line, for the records.
+        started: when the command was started, in seconds since 1970.
+
+    Returns:
+        An exit status: 0, or 1 if no trial of an experiment finished.
+
+    Raises:
+        UserError: something given cannot be used. Nothing was started or written.
+    """
+    console = Console()
+    settings = settings.named()
+    recipe = settings.suite().recipe()
+    known = {one.name: one for one in recipe.experiments}
+    spaces = {one.name: load_space(settings.space, one, known) for one in recipe.chosen}
+    with contextlib.ExitStack() as stack:
+        if settings.dry_run:
+            show_plan(console, settings, made_ready(settings.suite(), stack), spaces)
+            return cli.OK
+        output = stack.enter_context(opened_output(settings.output))
+        ready = made_ready(settings.suite(), stack)
+        for notice in filter(None, (found.notice for found in ready.weights.values())):
+            say(console, notice)
+        url = f"{output.url.rstrip('/')}/{settings.run_name}"
+        folder = stack.enter_context(opened_output(url))
+        try:
+            stack.enter_context(held(folder, LOCK, wait=False))
+        except LockTaken:
+            raise UserError(
+                f"{folder.url}: another process searches there; wait for it, stop it, or use "
+                "another --run-name"
+            ) from None
+        manifest = begun(settings, ready, folder, spaces, command)
+        records = {one.name: read_trials(folder, one.name) for one in ready.experiments}
+        heading = f"{settings.run_name}, {settings.profile} profile"
+        with (
+            scratch_folder("tune", Path(tempfile.gettempdir())) as scratch,
+            SearchTable(
+                console, heading, settings.trials, (settings.finalists + 1) * settings.seeds
+            ) as table,
+        ):
+            orders = [new_order(ready, one, folder, output, started) for one in ready.experiments]
+            for order in orders:
+                name = order.experiment.name
+                search(
+                    settings,
+                    admission(settings, ready),
+                    order,
+                    spaces[name],
+                    records[name],
+                    write=partial(write_trial, folder, name),
+                    changed=partial(table.show, records, order.experiment),
+                    scratch=scratch,
+                )
+        if settings.views is None:
+            # Nobody shows these views again; with --views, runs find them.
+            for order in orders:
+                trials = records[order.experiment.name]
+                delete_views(output, order, trials, ready.index.image_shape)
+        base = base_profile(settings.profile)
+        _, start = load_profile(base)
+        found = [winner(one, records[one.name], start) for one in ready.experiments]
+        winners = [one for one in found if one is not None]
+        folder.put(TUNED, tuned_toml(manifest, base, winners).encode())
+        manifest = manifest.model_copy(update={"finished": utc_now()})
+        write_manifest(folder, manifest)
+        write_page(folder, manifest, records, spaces)
+    say(console, f"report: {folder.url}/{PAGE}")
+    say(console, f"{folder.url}/{TUNED}")
+    return cli.OK if len(winners) == len(ready.experiments) else cli.FAILED
+
+
+def admission(settings: TuneSettings, ready: Ready) -> Admission:
+    """What a trial reserves, and how many run at once."""
+    return admit(
+        ready.nodes,
+        settings.trials,
+        (1, 1),
+        # A trial that gets every second turn of a core only ends later.
+        settings.cpus_per_worker or 1.0,
+        settings.gpus_per_worker,
+    )
+
+
+def new_order(
+    ready: Ready, experiment: Experiment, folder: Store, output: Store, started: float
+) -> Order:
+    """What every process that trains trials of an experiment is given."""
+    task = new_task(
+        ready,
+        ready.index_sha256,
+        experiment,
+        output=output.url,
+        run=folder.url,
+        started=started,
+        earlier_seconds=0.0,
+        attempt=1,
+    )
+    # One thread a trial: trials fill the machine side by side.
+    content = ready.weights[experiment.base].content
+    return Order(experiment, task, [ray.put(content)], f"{folder.url}/{TRIALS}")
+
+
+def delete_views(
+    output: Store, order: Order, trials: dict[int, TrialRecord], image_shape: tuple[int, int, int]
+) -> None:
+    """Delete the features of the augmented views that trials have shown.
+
+    Args:
+        output: where features are kept.
+        order: of the experiment.
+        trials: its trials.
+        image_shape: of the images, (height, width, channels).
+    """
+    if not order.experiment.augment or order.experiment.base_trainable:
+        return
+    tasks = (order.task_of(Planned(0, "search", 0, 0, dict(t.fields))) for t in trials.values())
+    for key in {feature_key(task, image_shape) for task in tasks}:
+        for view in range(1, order.experiment.epochs + 1):
+            delete_view(output, key, "train", view)
+
+
+def show_plan(
+    console: Console, settings: TuneSettings, ready: Ready, spaces: dict[str, Space]
+) -> None:
+    """Print what a search would do."""
+    rows = {split: ready.index.rows(split) for split in ("train", "valid")}
+    facts = {
+        "search": f"{settings.run_name}, profile {ready.recipe.profile}, seed {settings.seed}",
+        "data": f"{ready.shown_store}: {rows['train']:,} train, {rows['valid']:,} valid; the test "
+        "split is not read",
+        "then": f"the best {settings.finalists} and the profile's recipe again, with "
+        f"{count(settings.seeds, 'seed')} each",
+    }
+    for name, value in facts.items():
+        say(console, f"{name:10s} {value}")
+    for experiment in ready.experiments:
+        epochs, trials = count(experiment.epochs, "epoch"), count(settings.trials, "trial")
+        say(console, f"{experiment.name}: {trials} of at most {epochs}, in")
+        for field, words in as_record(spaces[experiment.name]).items():
+            say(console, f"  {field:16s} {words}")
+    say(console, "Dry run: nothing was started.")
