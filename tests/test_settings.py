@@ -49,7 +49,7 @@ REFUSED = {
     "--experiments frozen,frozen": "has frozen twice; name each once",
     "--profile papr": "no such profile; did you mean paper? allowed: paper, quick, or a file whose "
     "name ends in .toml",
-    "--set frozen.rate=1": f"no field 'rate'; {FIELDS}",
+    "--set frozen.speed=1": f"no field 'speed'; {FIELDS}",
     "--set frozen.epoch=1": f"no field 'epoch'; did you mean epochs? {FIELDS}",
     "--set frozen.title=Best": f"no field 'title'; {FIELDS}",
     "--set frosen.epochs=3": f"no experiment 'frosen'; did you mean frozen? {NAMES}",
