@@ -10,20 +10,24 @@ from real_run import Command, gone
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.experiments import EXPERIMENTS
+from tlcluster.machine import local_cpus
 from tlcluster.storage.open import open_store
 from tlcluster.tuning.page import PAGE
 from tlcluster.tuning.records import TRIALS, TUNED, TrialRecord
 
 NAMES = ("frozen", "regularized")
-TRIAL_COUNT = 5
+TRIAL_COUNT = 4
 SEEDS = 2
+EPOCHS = 3
 
 
 def command(folder: Path, store: Path, *more: object) -> Command:
     return Command(
         folder, "jobs/tune.py", ",".join(NAMES), "--trials", TRIAL_COUNT, "--finalists", 1,
-        "--seeds", SEEDS, "--epochs", 4, "--store", store, "--output", folder / "runs",
-        "--run-name", "search", "--weights", "none", *more,
+        "--seeds", SEEDS, "--epochs", EPOCHS, "--store", store, "--output", folder / "runs",
+        "--run-name", "search", "--weights", "none",
+        # One process at a time: each has to import TensorFlow.
+        "--cpus-per-worker", local_cpus(), *more,
     )  # fmt: skip
 
 
@@ -80,12 +84,14 @@ def test_each_experiment_gets_as_many_trials_and_then_the_best_with_all_seeds(
     assert found[0].role == "recipe"
     assert found[0].fields == {}
     assert {one.status for one in found.values()} <= {"finished", "stopped"}
+    recipes = [tuple(sorted(one.fields.items())) for one in search]
+    assert len(set(recipes)) == len(recipes)  # also after the kill, none is tried twice
     best = max(search, key=lambda one: (one.best or 0.0, -one.number)).number
     assert {one.candidate for one in finals} == {best, 0}
     for candidate in (best, 0):
         assert len({one.seed for one in finals if one.candidate == candidate}) == SEEDS
     assert all(one.worker_seconds > 0 for one in found.values())
-    assert all(len(one.val_accuracy) <= 4 for one in found.values())
+    assert all(len(one.val_accuracy) <= EPOCHS for one in found.values())
 
 
 @pytest.mark.cluster

@@ -61,7 +61,9 @@ def search(
         for one in planned:
             # Numbers are given away before Optuna's first suggestion asks for one.
             watch.begin(one)
-        inner = optuna_search(space, settings.seed, tried(trials)) if suggests else None
+        # A search that goes on must not suggest again what it began with.
+        seed = settings.seed + searched(trials)
+        inner = optuna_search(space, seed, tried(trials)) if suggests else None
         train_trials(
             order,
             Suggestions(planned, more, inner),
