@@ -15,7 +15,7 @@ from tlcluster.storage.open import open_store
 from tlcluster.tuning.page import PAGE
 from tlcluster.tuning.records import TRIALS, TUNED, TrialRecord
 
-NAMES = ("frozen", "regularized")
+NAMES = ("frozen",)
 TRIAL_COUNT = 4
 SEEDS = 2
 EPOCHS = 3

@@ -1,10 +1,13 @@
 """The folder of a search: its manifest, its trials, and whether a search may go on there."""
 
 import contextlib
+from collections.abc import Mapping, Sequence
 
 from tlcluster.errors import UserError
+from tlcluster.experiments import Experiment
 from tlcluster.orchestration.manifest import utc_now, versions
 from tlcluster.orchestration.ready import Ready
+from tlcluster.recipe_files import profile_name
 from tlcluster.settings import TuneSettings
 from tlcluster.storage.protocol import ObjectMissing, Store
 from tlcluster.tuning.records import (
@@ -17,14 +20,82 @@ from tlcluster.tuning.records import (
 from tlcluster.tuning.space import Space, as_record
 
 
-def begun(
-    settings: TuneSettings, ready: Ready, folder: Store, spaces: dict[str, Space], command: str
-) -> TuningManifest:
-    """The manifest of a search that begins or continues.
+def searches(
+    experiments: Sequence[Experiment], spaces: Mapping[str, Space]
+) -> tuple[SearchRecord, ...]:
+    """What is asked for: each experiment with its space."""
+    return tuple(
+        SearchRecord(experiment=one, space=as_record(spaces[one.name])) for one in experiments
+    )
+
+
+def refuse_another(
+    folder: Store, settings: TuneSettings, asked: Sequence[SearchRecord], index_sha256: str | None
+) -> TuningManifest | None:
+    """Refuse to continue a search with something that decides what it finds.
+
+    More trials, another budget or more seeds only make it longer.
+
+    Args:
+        folder: of the search.
+        settings: of the command.
+        asked: the experiments and their spaces.
+        index_sha256: of the data set; None if it is not known yet.
+
+    Returns:
+        The manifest of the search that exists, or None.
 
     Raises:
         UserError: the folder holds other files, or a search with other settings.
     """
+    old = read_manifest(folder)
+    if old is None:
+        others = [item.key for item in folder.list() if not item.key.startswith(".")]
+        if others:
+            raise UserError(
+                f"{folder.url}: holds files and no search ({others[0][:100]!r} and "
+                f"{len(others) - 1} more); use another --run-name or --output"
+            )
+        return None
+    before = _facts(profile_name(old.profile), old.seed, old.searches)
+    now = _facts(profile_name(settings.profile), settings.seed, asked)
+    if index_sha256 is not None:
+        before["dataset"], now["dataset"] = old.index_sha256, index_sha256
+    different = [
+        f"{name} was {before.get(name)}, is {now.get(name)}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if different:
+        raise UserError(
+            f"--run-name {settings.run_name}: that search exists with other settings: "
+            f"{'; '.join(different)}; use the same to go on with it, or another name"
+        )
+    return old
+
+
+def _facts(profile: str, seed: int, asked: Sequence[SearchRecord]) -> dict[str, object]:
+    facts: dict[str, object] = {"profile": profile, "seed": seed}
+    for one in asked:
+        name = one.experiment.name
+        facts |= {f"{name}.space.{field}": words for field, words in one.space.items()}
+        facts |= {f"{name}.{field}": value for field, value in one.experiment.model_dump().items()}
+    return facts
+
+
+def begun(
+    folder: Store,
+    settings: TuneSettings,
+    ready: Ready,
+    asked: tuple[SearchRecord, ...],
+    command: str,
+) -> TuningManifest:
+    """The manifest of a search that begins or continues.
+
+    Raises:
+        UserError: see `refuse_another`.
+    """
+    old = refuse_another(folder, settings, asked, ready.index_sha256)
     index = ready.index
     manifest = TuningManifest(
         name=str(settings.run_name),
@@ -36,68 +107,17 @@ def begun(
         finalists=settings.finalists,
         seeds=settings.seeds,
         workers=1,
-        searches=tuple(
-            SearchRecord(experiment=one, space=as_record(spaces[one.name]))
-            for one in ready.experiments
-        ),
+        searches=asked,
         index_sha256=ready.index_sha256,
         dataset=index.dataset,
         rows={split: index.rows(split) for split in ("train", "valid")},
         weights={base: found.record.found for base, found in ready.weights.items()},
         versions=versions(),
         hardware=ready.nodes,
-        started=utc_now(),
+        started=old.started if old else utc_now(),
     )
-    old = read_manifest(folder)
-    if old is None:
-        others = [item.key for item in folder.list() if not item.key.startswith(".")]
-        if others:
-            raise UserError(
-                f"{folder.url}: holds files and no search ({others[0][:100]!r} and "
-                f"{len(others) - 1} more); use another --run-name or --output"
-            )
-    else:
-        refuse_another(old, manifest)
-        manifest = manifest.model_copy(update={"started": old.started})
     write_manifest(folder, manifest)
     return manifest
-
-
-def refuse_another(old: TuningManifest, new: TuningManifest) -> None:
-    """Refuse to continue a search with something that decides what it finds.
-
-    More trials, another budget or more seeds only make it longer.
-
-    Raises:
-        UserError: names what differs.
-    """
-
-    def facts(manifest: TuningManifest) -> dict[str, object]:
-        return {
-            "profile": manifest.profile,
-            "seed": manifest.seed,
-            "dataset": manifest.index_sha256,
-            **{
-                f"{one.experiment.name}.{field}": value
-                for one in manifest.searches
-                for field, value in {
-                    **{f"space.{name}": words for name, words in one.space.items()},
-                    **one.experiment.model_dump(),
-                }.items()
-            },
-        }
-
-    before, now = facts(old), facts(new)
-    different = [
-        f"{name} was {before.get(name)}, is {now.get(name)}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
-    if different:
-        raise UserError(
-            f"--run-name {new.name}: that search exists with other settings: "
-            f"{'; '.join(different)}; use the same to go on with it, or another name"
-        )
 
 
 def read_manifest(folder: Store) -> TuningManifest | None:

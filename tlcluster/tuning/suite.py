@@ -24,7 +24,14 @@ from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.feature_key import delete_view
 from tlcluster.training.task import feature_key
-from tlcluster.tuning.folder import begun, read_trials, write_manifest, write_trial
+from tlcluster.tuning.folder import (
+    begun,
+    read_trials,
+    refuse_another,
+    searches,
+    write_manifest,
+    write_trial,
+)
 from tlcluster.tuning.page import PAGE, write_page
 from tlcluster.tuning.ray_tune import Order
 from tlcluster.tuning.records import (
@@ -67,11 +74,14 @@ def run_tuning(settings: TuneSettings, command: str, started: float) -> int:
             show_plan(console, settings, made_ready(settings.suite(), stack), spaces)
             return cli.OK
         output = stack.enter_context(opened_output(settings.output))
+        url = f"{output.url.rstrip('/')}/{settings.run_name}"
+        folder = stack.enter_context(opened_output(url))
+        asked = searches(recipe.chosen, spaces)
+        # Before Ray is started, which takes a while.
+        refuse_another(folder, settings, asked, None)
         ready = made_ready(settings.suite(), stack)
         for notice in filter(None, (found.notice for found in ready.weights.values())):
             say(console, notice)
-        url = f"{output.url.rstrip('/')}/{settings.run_name}"
-        folder = stack.enter_context(opened_output(url))
         try:
             stack.enter_context(held(folder, LOCK, wait=False))
         except LockTaken:
@@ -79,7 +89,7 @@ def run_tuning(settings: TuneSettings, command: str, started: float) -> int:
                 f"{folder.url}: another process searches there; wait for it, stop it, or use "
                 "another --run-name"
             ) from None
-        manifest = begun(settings, ready, folder, spaces, command)
+        manifest = begun(folder, settings, ready, asked, command)
         records = {one.name: read_trials(folder, one.name) for one in ready.experiments}
         heading = f"{settings.run_name}, {settings.profile} profile"
         with (
