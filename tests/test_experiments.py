@@ -75,6 +75,12 @@ def test_the_differences_of_an_experiment_are_worded_by_its_fields() -> None:
         "patience 5 epochs",
         "weight decay 0.0001",
     ]
+    slow = frozen.model_copy(update={"base_rate": 0.1, "warmup": 0.25, "average": 0.999})
+    assert differences(slow, frozen) == [
+        "learning rate of the base 0.1 times the head's",
+        "warm-up 0.25 of all steps",
+        "weight average 0.999 kept per step",
+    ]
     assert differences(frozen, frozen) == []
     assert differences(EXPERIMENTS["finetuned"]) == [
         "base trained",

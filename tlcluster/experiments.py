@@ -75,7 +75,9 @@ class Experiment(BaseModel):
     optimizer: OptimizerName = _recipe("adam", label="optimizer")
     """With `weight_decay`, `adam` is AdamW."""
     learning_rate: float = _recipe(1e-3, label="learning rate", gt=0, allow_inf_nan=False)
-    base_rate: float = _recipe(1.0, label="learning rate of the base", option=True, gt=0, le=1_000)
+    base_rate: float = _recipe(
+        1.0, label="learning rate of the base", option=True, unit="times the head's", gt=0, le=1_000
+    )
     """As a multiple of the head's, if the base is trained."""
     schedule: LearningRateCurve = _recipe("constant", label="learning-rate schedule", option=True)
     """`cosine` falls to 0 at the end of the last epoch; see `tlcluster.training.learning_rate`."""
@@ -83,7 +85,9 @@ class Experiment(BaseModel):
     """Share of all steps in which the learning rate rises linearly to `learning_rate`."""
     weight_decay: float = _recipe(0.0, label="weight decay", option=True, ge=0, allow_inf_nan=False)
     """Decoupled from the gradient (AdamW); biases and BatchNorm have none."""
-    average: float = _recipe(0.0, label="weight average", option=True, ge=0, lt=1)
+    average: float = _recipe(
+        0.0, label="weight average", option=True, unit="kept per step", ge=0, lt=1
+    )
     """Share of the average of the weights that a step keeps. If it is not 0, the average is
     validated, tested and written instead of the last weights."""
     label_smoothing: float = _recipe(0.0, label="label smoothing", option=True, ge=0, lt=1)
@@ -96,7 +100,7 @@ class Experiment(BaseModel):
     """Longer gradients of the global batch are scaled to this norm; 0 leaves all as they are."""
     global_batch: int = _recipe(128, label="global batch", gt=0, le=1_000_000)
 
-    test_views: int = _recipe(1, label="views of a test image", option=True, ge=1, le=2)
+    test_views: int = _recipe(1, label="views per test image", option=True, ge=1, le=2)
     """2 tests the mean of the probabilities of each image and its mirror image."""
 
     def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
