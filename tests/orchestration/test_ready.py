@@ -385,9 +385,9 @@ def test_a_home_that_cannot_be_written_does_not_stop_a_run_on_one_machine(
     tmp_path: Path,
 ) -> None:
     pretended_cluster(1)
-    fill_with_sample(open_store(f"{s3.url}/no-home"))
     (tmp_path / "home").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    fill_with_sample(open_store(f"{s3.url}/no-home"))
     with contextlib.ExitStack() as stack:
         settings = RunSettings(run_name="first", weights=("none",), store=f"{s3.url}/no-home")
         cache = made_ready(settings, stack).settings.cache

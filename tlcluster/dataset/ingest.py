@@ -136,7 +136,10 @@ def ingest(
             written = publish(store, there, index, folder, show, hurry.set)
     except OSError as error:
         raise from_os_error(
-            error, cache, "free some space there or name another folder with --cache"
+            error,
+            cache,
+            "name a folder that can be written with --cache",
+            if_full="free some space there or name another folder with --cache",
         ) from None
     return Outcome(index, written, time.monotonic() - started)
 

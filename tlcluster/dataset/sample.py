@@ -1,6 +1,8 @@
 """The sample in the package: 100 real CINIC-10 images per class and split."""
 
 import importlib.resources
+import tempfile
+from pathlib import Path
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.storage.protocol import Store
@@ -16,5 +18,11 @@ def sample() -> str:
 
 
 def fill_with_sample(store: Store) -> None:
-    """Ingest the sample into a store."""
-    ingest(sample(), store, rows_per_shard=SAMPLE_ROWS_PER_SHARD, processes=1)
+    """Ingest the sample into a store. It needs no home, only a temporary folder."""
+    ingest(
+        sample(),
+        store,
+        rows_per_shard=SAMPLE_ROWS_PER_SHARD,
+        processes=1,
+        cache=Path(tempfile.gettempdir()),
+    )
