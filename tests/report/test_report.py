@@ -177,6 +177,16 @@ def test_a_run_of_which_only_the_names_are_known_gets_a_report(tmp_path: Path) -
     assert results["comparisons"] == []
 
 
+def test_the_results_have_the_weights_of_every_base(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    one = {"kind": "imagenet", "sha256": "ab" * 32, "found": "here"}
+    other = {"kind": "random", "sha256": None, "found": "random"}
+    weights = {"vgg16": one, "vgg19": other}
+    fake_run.write_run(store, fake_run.manifest(weights=one, weights_by_base=weights), finished=[])
+    run = json.loads(results_json(read_run(store)))["run"]
+    assert (run["weights"], run["weights_by_base"]) == (one, weights)
+
+
 def test_numbers_that_are_none_are_null_and_never_nan(tiny: DirectoryStore) -> None:
     buffer = io.BytesIO()
     np.savez(

@@ -29,7 +29,11 @@ def results_json(run: Run) -> str:
                 "name", "status", "profile", "seed", "started", "finished", "wall_seconds",
                 "versions", "hardware", "git_commit", "weights",
             }
-        ),
+        ) | {
+            "weights_by_base": {
+                base: record.model_dump() for base, record in manifest.base_weights.items()
+            },
+        },
         "dataset": manifest.dataset.model_dump(include={"name", "index_sha256", "splits"}),
         "experiments": [_experiment(experiment) for experiment in run.experiments],
         "comparisons": [_comparison(comparison) for comparison in run.comparisons],
