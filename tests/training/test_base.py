@@ -30,6 +30,7 @@ DENSENET = Backbone(
     weights_url="https://example.org/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_md5="30ee3e1110167f948a6b9946edeeb738",
     preprocessing="torch",
+    efficiency=0.4,
 )
 
 MAPS = {

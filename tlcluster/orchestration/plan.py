@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import SPLITS
 from tlcluster.cost import flop
 from tlcluster.experiments import Experiment, differences
@@ -14,12 +15,6 @@ from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.ready import Ready
 from tlcluster.terminal import printable
 from tlcluster.training.work import Work, ask_work
-
-EFFICIENCY = 0.7
-"""Floating-point rate of a base ÷ rate of the machine's matrix product.
-
-Measured for VGG16 at 32×32: 0.68 in training and 0.73 forward, TensorFlow 2.21 with oneDNN on two
-Xeon cores. Bases with small layers, such as MobileNetV2, reach less."""
 
 
 def show_plan(console: Console, ready: Ready) -> None:
@@ -54,14 +49,18 @@ def show_plan(console: Console, ready: Ready) -> None:
         for experiment, one in zip(ready.experiments, works, strict=True)
     ]
     rate = None if admission.gpus_per_worker else matrix_product_rate()
-    times = [duration(flops / (EFFICIENCY * rate)) if rate else "" for flops in work]
+    seconds = [
+        flops / (BACKBONES[experiment.base].efficiency * rate) if rate else 0.0
+        for experiment, flops in zip(ready.experiments, work, strict=True)
+    ]
+    times = [duration(one) if rate else "" for one in seconds]
     console.print(_table(ready.experiments, works, times))
     if rate:
         say(
             console,
-            f"All epochs of all experiments take about {duration(sum(work) / (EFFICIENCY * rate))} "
-            f"on this machine, whose matrix product rate is {rate / 1e9:,.0f} GFLOP/s; early "
-            "stopping makes it less.",
+            f"All epochs of all experiments take about {duration(sum(seconds))} on this machine, "
+            f"whose matrix product rate is {rate / 1e9:,.0f} GFLOP/s; early stopping makes it "
+            "less.",
         )
     else:
         say(console, "No estimate of time: the speed of the GPUs is not known.")
