@@ -907,6 +907,10 @@ def test_the_image_has_the_weights_that_the_program_accepts() -> None:
     assert add.endswith(f" {image_environment()[weights.VARIABLE]}")
 
 
+def test_the_image_finds_the_driver_where_gke_mounts_it() -> None:
+    assert image_environment()["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64"
+
+
 def copies(steps: Sequence[Any]) -> list[str]:
     return [word for s in steps if s.name == "COPY" for word in s.text.split()[:-1]]
 
