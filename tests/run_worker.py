@@ -121,13 +121,16 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
         job: `task`, the fields of `tlcluster.training.task.Task`; `weights`, the path of the
             ImageNet weights or null; and what is to happen, or null: `stop_at`, the [epoch, step]
             from which on the driver asks to stop, `die_at`, the [epoch, step, phase] at which the
-            process is killed, and `outage`, the arguments of an `Outage`.
+            process is killed, and `outage`, the arguments of an `Outage`. `environment`, which may
+            be missing, has variables that are set before TensorFlow is used.
 
     Returns:
         `outcome`, what `train` returned, or `error` and `message`; `reported`, the epochs that
         it reported; `shown`, its progress as [epoch, step, phase]; `away`, what it said about
-        storage; and `threads`, how many the process has at the end.
+        storage; `threads`, how many the process has at the end; `environment`, the variables that
+        `train` may set for TensorFlow; and `gpu_peak`, the bytes of GPU memory that it had at most.
     """
+    os.environ.update(job.get("environment", {}))
     # A process that is killed may leave claims. In tests, claims of this age have no other cause.
     features.CLAIM_SECONDS = 5.0
     if job["outage"] is not None:
@@ -156,6 +159,14 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
         answer["outcome"] = train(Task(experiment=experiment, **job["task"]), place, weights)
     except (UserError, StoreUnavailable) as error:
         answer |= {"error": type(error).__name__, "message": str(error)}
+    answer["environment"] = {
+        name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "no_grpc_proxy")
+    }
+    answer["gpu_peak"] = (
+        tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        if tf.config.list_logical_devices("GPU")
+        else None
+    )
     answer["threads"] = len(list(Path("/proc/self/task").iterdir()))
     return answer
 

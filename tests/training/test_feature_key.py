@@ -19,6 +19,7 @@ keys = st.builds(
     upsampled=st.sampled_from(["", "64 bicubic", "64 bilinear"]),
     taps=st.sampled_from(["last", "block4", "block3,block4"]),
     augmentation=st.sampled_from(["study", "strong"]),
+    precision=st.sampled_from(["float32", "bfloat16"]),
 )
 """Few values of each part, so that two keys often differ in one part only."""
 
@@ -66,6 +67,12 @@ def test_the_place_never_changes_silently() -> None:
     assert key.place("test", PLAIN) == "features/b62f4e54e38ea4afd7c8cfe3c46096e3/test/00000"
 
 
+def test_features_of_another_precision_lie_elsewhere_and_those_of_float32_where_they_were() -> None:
+    key = FeatureKey("a" * 64, "b" * 64, "raw", 524, "vgg16", (32, 32, 3), precision="float32")
+    assert key.place("train", 3) == "features/6ad68be73d48fa6beeb53aaf335ebe08/train/00003"
+    assert key._replace(precision="bfloat16").place("train", 3) != key.place("train", 3)
+
+
 def test_an_epoch_shows_a_fresh_view_or_the_next_in_turn() -> None:
     assert [view_of(epoch, None) for epoch in (1, 2, 300)] == [1, 2, 300]
     assert [view_of(epoch, 3) for epoch in range(1, 8)] == [1, 2, 3, 1, 2, 3, 1]
@@ -87,3 +94,16 @@ def test_deleting_a_view_leaves_all_others(tmp_path: Path) -> None:
         features.put(name, b"")
     delete_view(features, key, "train", 1)
     assert {found.key for found in features.list()} == kept
+
+
+def test_a_view_is_deleted_in_every_precision_that_it_may_have(tmp_path: Path) -> None:
+    features = open_store(str(tmp_path))
+    key = FeatureKey("a" * 64, "b" * 64, "raw", 524, "vgg16", (32, 32, 3))
+    half = key._replace(precision="bfloat16")
+    for one in (key, half):
+        for view in (1, 2):
+            features.put(f"{one.place('train', view)}/00000.json", b"")
+    delete_view(features, key, "train", 1, ("float32", "bfloat16"))
+    assert {found.key for found in features.list()} == {
+        f"{one.place('train', 2)}/00000.json" for one in (key, half)
+    }

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import h5py  # type: ignore[import-untyped]
 import numpy as np
@@ -11,6 +12,7 @@ import tf_keras as keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.training.model import (
     Models,
@@ -226,6 +228,40 @@ def test_the_weights_of_another_model_are_refused() -> None:
         pytest.raises(ValueError, match="expected 4 variables"),
     ):
         load_weights_file(built("regularized").whole, path.read_bytes())
+
+
+def saved(layers: list[keras.layers.Layer], folder: Path) -> bytes:
+    """A weights file of Keras' older layout, as the published ones are."""
+    path = folder / "weights.h5"
+    keras.Sequential([keras.Input(SHAPE), *layers]).save_weights(path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("content", ["fewer layers", "other shapes", "cut off", "no layers"])
+def test_weights_of_another_base_are_one_line_with_the_file_and_the_expected_one(
+    content: str, tmp_path: Path
+) -> None:
+    convolutions = [keras.layers.Conv2D(7, 1) for _ in range(13)]
+    files = {
+        "fewer layers": saved([keras.layers.Flatten(), keras.layers.Dense(2)], tmp_path),
+        "other shapes": saved(convolutions, tmp_path),
+        "no layers": saved([keras.layers.Flatten()], tmp_path),
+    }
+    files["cut off"] = files["other shapes"][:2000]
+    with pytest.raises(UserError) as caught:
+        build_models(
+            EXPERIMENTS["frozen"],
+            image_shape=SHAPE,
+            classes=10,
+            seed=1,
+            imagenet_weights=files[content],
+            weights_found="/data/vgg16.h5",
+        )
+    message = str(caught.value)
+    assert message.startswith("weights /data/vgg16.h5: do not fit VGG16 (")
+    assert "expected Keras' vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5" in message
+    assert message.endswith("or name another with --weights FILE")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", ["regularized", "finetuned"])

@@ -7,6 +7,7 @@ look at is trained once; `PLANS` says what is trained.
 import hashlib
 import io
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -112,6 +113,8 @@ class Plan(NamedTuple):
     recipe: Mapping[str, Any] = MappingProxyType({})
     task: Mapping[str, Any] = MappingProxyType({})
     """Fields of Task that are not the usual ones."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Variables of each worker."""
 
 
 MIDDLE = (2, STEPS_PER_CALL)
@@ -119,6 +122,9 @@ MIDDLE = (2, STEPS_PER_CALL)
 
 SOON = {"storage_wait": 0.2}
 """Give up on storage."""
+
+PROXY = {"grpc_proxy": "http://127.0.0.1:9"}
+"""A site's proxy, which reaches no worker: nothing listens there. Only gRPC reads this variable."""
 
 PLANS: dict[str, Plan] = {
     "regularized": Plan("regularized"),
@@ -129,7 +135,7 @@ PLANS: dict[str, Plan] = {
     "frozen, no features": Plan("frozen", features=None),
     "regularized, two workers": Plan("regularized", 2, features="features of both"),
     "regularized, two workers, no features": Plan("regularized", 2, features=None),
-    "finetuned, two workers": Plan("finetuned", 2),
+    "finetuned, two workers": Plan("finetuned", 2, environment=PROXY),
     "regularized, stopped": Plan("regularized", stop_at=MIDDLE),
     "finetuned, stopped": Plan("finetuned", stop_at=MIDDLE),
     "regularized, gone on": Plan(
@@ -201,6 +207,9 @@ PLANS: dict[str, Plan] = {
         "frozen", features=None, stop_at=(1, STEPS), outage={"operation": "fetch", "after": 3}
     ),
     "another index": Plan("frozen", task={"index_sha256": "0" * 64}),
+    "a GPU that is not seen": Plan(
+        "frozen", task={"gpus": 0.5}, environment={"CUDA_VISIBLE_DEVICES": ""}
+    ),
     "damaged": Plan("finetuned", store="damaged"),
     "damaged, features": Plan("regularized", features="features of the damaged", store="damaged"),
 }
@@ -329,6 +338,7 @@ def trained(
             "stop_at": plan.stop_at,
             "die_at": plan.die_at,
             "outage": plan.outage and dict(plan.outage),
+            "environment": dict(plan.environment),
         }
 
     def carry_out(names: list[str]) -> None:
@@ -768,6 +778,26 @@ def test_another_data_set_under_the_same_address_is_refused(
         f"sha256 {sha256}, expected {'0' * 64}; restore it or use another run name"
     )
     assert training.run.list() == []
+
+
+def test_a_reserved_gpu_that_is_not_seen_ends_the_training_in_one_line(trained: Get) -> None:
+    training = trained("a GPU that is not seen")
+    assert training.chief["error"] == "UserError"
+    beginning = f"{socket.gethostname()}: reserved 0.5 GPU, TensorFlow sees none: "
+    assert training.chief["message"].startswith(beginning)
+    assert "\n" not in training.chief["message"]
+    assert training.run.list() == []
+
+
+def test_a_worker_that_reserves_no_gpu_hides_those_of_its_node(trained: Get) -> None:
+    assert trained("frozen").chief["environment"]["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
+def test_workers_reach_each_other_around_the_proxy_of_a_site(trained: Get) -> None:
+    for answer in trained("finetuned, two workers").answers:
+        assert answer is not None
+        assert answer["outcome"] == "finished"
+        assert answer["environment"]["no_grpc_proxy"] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("name", ["damaged", "damaged, features"])

@@ -35,6 +35,7 @@ from tlcluster.orchestration.worker import Order
 from tlcluster.records import ExperimentResult, RunManifest, Status
 from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
+from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.task import Task, feature_key
 from tlcluster.training.work import forward_flops
@@ -273,7 +274,8 @@ class Driver:
         return {name: shown(one, self._state[name]) for name, one in self._experiments.items()}
 
     def _delete(self, view: View) -> None:
-        delete_view(self._output, view.key, "train", view.number)
+        precisions = possible_precisions(self._ready.admission.gpus_per_worker)
+        delete_view(self._output, view.key, "train", view.number, precisions)
 
     def _result(
         self, one: Standing, status: Status, error: str | None, now: float

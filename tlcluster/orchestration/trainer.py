@@ -39,7 +39,7 @@ def new_task(
         earlier_seconds: for how long earlier attempts had workers.
         attempt: its number, counted from 1.
     """
-    settings = ready.settings
+    settings, weights = ready.settings, ready.weights[experiment.base].record
     return Task(
         experiment=experiment,
         seed=settings.seed,
@@ -47,12 +47,14 @@ def new_task(
         index_sha256=index_sha256,
         run=run,
         features=output if settings.feature_cache else None,
-        weights=weights_name(experiment.base, ready.weights[experiment.base].record, settings.seed),
+        weights=weights_name(experiment.base, weights, settings.seed),
+        weights_found=weights.found,
         views=settings.views,
         view_seed=settings.seed_of_views,
         scale_batch=settings.scale_batch,
         checkpoint_seconds=settings.checkpoint_seconds,
         storage_wait=60 * settings.storage_wait,
+        gpus=ready.admission.gpus_per_worker,
         cache=settings.cache,
         cache_bytes=int(settings.cache_gib * 2**30),
         threads=ready.admission.threads,

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tlcluster.backbones import LAST
 from tlcluster.experiments import AugmentationName
 from tlcluster.records import FEATURES
 from tlcluster.storage.protocol import Store
+from tlcluster.training.devices import FLOAT32
 
 PLAIN = 0
 """The view that shows the image unchanged; augmented views count from 1."""
@@ -38,6 +40,9 @@ class FeatureKey(NamedTuple):
     """Maps of the base that the features are made of; see `Experiment.taps`."""
     augmentation: AugmentationName = "study"
     """Of the augmented views."""
+    precision: str = FLOAT32
+    """In which the base computes. Features of bfloat16 differ from those of float32 by far more
+    than rounding in float32 does."""
 
     def place(self, split: str, view: int) -> str:
         """The folder of one view of a split. Plain images do not depend on the augmentation."""
@@ -60,7 +65,11 @@ def view_of(epoch: int, views: int | None) -> int:
     return epoch if views is None else 1 + (epoch - 1) % views
 
 
-def delete_view(features: Store, key: FeatureKey, split: str, view: int) -> None:
-    """Delete a view that no experiment needs any more."""
-    for found in features.list(f"{key.place(split, view)}/"):
-        features.delete(found.key)
+def delete_view(
+    features: Store, key: FeatureKey, split: str, view: int, precisions: Iterable[str] = (FLOAT32,)
+) -> None:
+    """Delete a view that no experiment needs any more, in each of these precisions."""
+    for precision in precisions:
+        place = key._replace(precision=precision).place(split, view)
+        for found in features.list(f"{place}/"):
+            features.delete(found.key)

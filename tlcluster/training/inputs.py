@@ -148,8 +148,12 @@ def images_at_once(experiment: Experiment, image_shape: tuple[int, int, int]) ->
     return max(1, IMAGE_BATCH * height * width // (seen_height * seen_width))
 
 
-def inputs_for(task: Task, stores: Stores, index: Index, models: Models) -> Inputs:
-    """Features if the base is frozen and features are kept, else images."""
+def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precision: str) -> Inputs:
+    """Features if the base is frozen and features are kept, else images.
+
+    Args:
+        precision: in which the base computes.
+    """
     experiment = task.experiment
     at_once = images_at_once(experiment, index.image_shape)
     if experiment.base_trainable or stores.features is None:
@@ -159,7 +163,7 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models) -> Inpu
         images=stores.images,
         index=index,
         features=stores.features,
-        key=feature_key(task, index.image_shape),
+        key=feature_key(task, index.image_shape, precision),
         base=models.base,
         claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
         batch=at_once,

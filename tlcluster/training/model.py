@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tlcluster.backbones import BACKBONES
+from tlcluster.backbones import BACKBONES, Backbone
+from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.records import LayerRecord
 from tlcluster.training import draws
@@ -32,6 +33,17 @@ from tlcluster.training.batch_norm import GlobalBatchNorm
 from tlcluster.training.upsample import Upsample
 
 DROPOUT_STREAM = 2
+
+_NOT_ITS_WEIGHTS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What Keras and h5py raise for a file with other layers than the model, or with none."""
 
 
 @keras.utils.register_keras_serializable("tlcluster")
@@ -105,6 +117,7 @@ def build_models(
     classes: int,
     seed: int,
     imagenet_weights: bytes | None,
+    weights_found: str = "given",
 ) -> Models:
     """The models of an experiment, with their initial weights.
 
@@ -115,9 +128,11 @@ def build_models(
         seed: decides the random initial weights.
         imagenet_weights: content of the base's HDF5 weights file; None starts the base from random
             weights.
+        weights_found: where that file was found, for messages.
 
     Raises:
-        ValueError: the images are too small for the base, or the weights are of another base.
+        ValueError: the images are too small for the base.
+        UserError: the weights are of another base.
     """
     keras.utils.set_random_seed(seed)
     backbone, norm = BACKBONES[experiment.base], GlobalBatchNorm()
@@ -126,7 +141,7 @@ def build_models(
     input_shape = experiment.input_shape(image_shape)
     base = build_base(backbone, input_shape)
     if imagenet_weights is not None:
-        load_weights_file(base, imagenet_weights, name="base.h5")
+        _load_base(base, backbone, imagenet_weights, weights_found)
     taps = experiment.taps.split(",")
     trunk = tapped(base, taps)
     set_trainable(
@@ -257,6 +272,22 @@ def weights_file(model: keras.Model) -> Iterator[Path]:
         path = Path(folder) / "model.weights.h5"
         model.save_weights(path)
         yield path
+
+
+def _load_base(base: keras.Model, backbone: Backbone, content: bytes, found: str) -> None:
+    """Load ImageNet weights into a base.
+
+    Raises:
+        UserError: they are not those of this base.
+    """
+    try:
+        load_weights_file(base, content, name="base.h5")
+    except _NOT_ITS_WEIGHTS as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"weights {found}: do not fit {backbone.title} ({reason[:300]}); expected Keras' "
+            f"{backbone.weights_file}: replace the file by it, or name another with --weights FILE"
+        ) from None
 
 
 def load_weights_file(model: keras.Model, content: bytes, name: str = "model.weights.h5") -> None:

@@ -26,6 +26,7 @@ class Network:
         classes: int,
         seed: int,
         imagenet_weights: bytes | None,
+        weights_found: str,
         learning_rate: float,
     ) -> None:
         """Build the models with their initial weights; see `build_models`."""
@@ -36,6 +37,7 @@ class Network:
                 classes=classes,
                 seed=seed,
                 imagenet_weights=imagenet_weights,
+                weights_found=weights_found,
             )
             self.optimizer = OPTIMIZERS[experiment.optimizer](
                 learning_rate, experiment.weight_decay, experiment.clip_norm, experiment.average

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from tlcluster.experiments import Experiment
+from tlcluster.training.devices import FLOAT32
 from tlcluster.training.feature_key import PLAIN, FeatureKey, view_of
 
 
@@ -41,13 +42,21 @@ class Task(NamedTuple):
     """How often the experiment's workers were started, this time included."""
     storage_wait: float = 1800.0
     """Seconds to wait for storage that does not answer."""
+    weights_found: str = "given"
+    """Where the base's weights were found, for messages."""
+    gpus: float = 0.0
+    """GPUs that each worker reserves: 0, 1 or a part of one. A worker that reserves none uses
+    none."""
 
 
-def feature_key(task: Task, image_shape: tuple[int, int, int]) -> FeatureKey:
+def feature_key(
+    task: Task, image_shape: tuple[int, int, int], precision: str = FLOAT32
+) -> FeatureKey:
     """The key of the features that a task needs.
 
     Args:
         image_shape: of the images in the store, (height, width, channels).
+        precision: in which the worker computes; see `tlcluster.training.devices`.
     """
     experiment = task.experiment
     return FeatureKey(
@@ -62,6 +71,7 @@ def feature_key(task: Task, image_shape: tuple[int, int, int]) -> FeatureKey:
         else "",
         taps=experiment.taps,
         augmentation=experiment.augmentation,
+        precision=precision,
     )
 
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
-import tf_keras as keras
 
 from tlcluster.dataset.shards import Index, read_index
 from tlcluster.errors import UserError
@@ -36,6 +34,7 @@ from tlcluster.training.recording import (
 from tlcluster.training.reporter import Reporter
 from tlcluster.training.saves import Saves
 from tlcluster.training.schedule import scheduled
+from tlcluster.training.setup import Device, configure_tensorflow
 from tlcluster.training.state import TrainingState, is_over, progress_of
 from tlcluster.training.stores import Stores, open_stores
 from tlcluster.training.strategy import made_strategy
@@ -69,12 +68,13 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
         `finished`, or `interrupted` after a stop request.
 
     Raises:
-        UserError: the store does not hold the data set that the run began with.
+        UserError: the store does not hold the data set that the run began with, the weights are of
+            another base, or the GPU that is reserved cannot be used.
         CorruptObject: a shard stays damaged after its retries.
         StoreUnavailable: storage did not answer for `task.storage_wait` seconds, or a stop
             request came while it was away.
     """
-    device = configure_tensorflow(task.threads)
+    device = configure_tensorflow(task.gpus, task.threads, task.cache)
     with prepared(task, place, imagenet_weights, device) as (parts, stores, workers):
         del imagenet_weights  # 59 MB
         return _run(parts, place, stores, workers)
@@ -91,7 +91,7 @@ class Prepared(NamedTuple):
 
 @contextlib.contextmanager
 def prepared(
-    task: Task, place: Place, imagenet_weights: bytes | None, device: str
+    task: Task, place: Place, imagenet_weights: bytes | None, device: Device
 ) -> Iterator[Prepared]:
     """Build what a worker trains with, for as long as the block runs.
 
@@ -100,8 +100,8 @@ def prepared(
         device: what `configure_tensorflow` returned.
     """
     began = time.monotonic()
-    with made_strategy(place.world_size) as strategy:
-        me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device)
+    with made_strategy(place.world_size, task.gpus) as strategy:
+        me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device.name)
         lines = joined_lines(strategy, me.model_dump_json())
         workers = tuple(WorkerRecord.model_validate_json(line) for line in lines)
         reporter = Reporter(place.progress if place.rank == 0 else None)
@@ -117,10 +117,11 @@ def prepared(
             classes=len(index.classes),
             seed=task.seed,
             imagenet_weights=imagenet_weights,
+            weights_found=task.weights_found,
             learning_rate=schedule.learning_rate,
         )
         del imagenet_weights
-        inputs = inputs_for(task, stores, index, network.models)
+        inputs = inputs_for(task, stores, index, network.models, device.precision)
         saves = Saves(
             stores.run,
             task.experiment.name,
@@ -133,25 +134,6 @@ def prepared(
         evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
         parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
         yield Prepared(parts, stores, workers)
-
-
-def configure_tensorflow(threads: int) -> str:
-    """Set TensorFlow up for this process, before it is used; returns a name for the device."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        details = tf.config.experimental.get_device_details(gpus[0])
-        if details.get("compute_capability", (0, 0)) >= (8, 0):
-            # bfloat16 has float32's range: no loss scaling is needed.
-            keras.mixed_precision.set_global_policy("mixed_bfloat16")
-        tf.config.optimizer.set_jit("autoclustering")
-        return str(details.get("device_name", "GPU"))
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(max(2, threads))
-    tf.config.experimental.enable_op_determinism()
-    return f"CPU, {threads or 'all'} thread{'s' if threads != 1 else ''}"
 
 
 def _expected_index(task: Task, stores: Stores) -> Index:

@@ -10,9 +10,10 @@ import tf_keras as keras
 from tlcluster.records import EpochRecord
 from tlcluster.training.loop import Loop
 from tlcluster.training.progress import Progress
+from tlcluster.training.setup import Device, configure_tensorflow
 from tlcluster.training.state import is_over
 from tlcluster.training.task import Task
-from tlcluster.training.train import Place, configure_tensorflow, newest_state, prepared
+from tlcluster.training.train import Place, newest_state, prepared
 
 
 class Look(NamedTuple):
@@ -30,15 +31,16 @@ class Trials:
     """Trains one trial after another in this process, which pays for TensorFlow's start once."""
 
     def __init__(self) -> None:
-        self._device: str | None = None
+        self._device: Device | None = None
         self._open = contextlib.ExitStack()
         self._looks: Iterator[Look] = iter(())
 
     def begin(self, task: Task, imagenet_weights: bytes | None) -> None:
         """Leave the trial at hand, and get ready for another, from its newest checkpoint."""
         self.leave()
-        self._device = self._device or configure_tensorflow(task.threads)
-        self._looks = self._trained(task, imagenet_weights)
+        if self._device is None:
+            self._device = configure_tensorflow(task.gpus, task.threads, task.cache)
+        self._looks = self._trained(task, imagenet_weights, self._device)
 
     def epoch(self) -> Look:
         """Train and validate one more epoch.
@@ -55,11 +57,11 @@ class Trials:
         keras.backend.clear_session()
         gc.collect()
 
-    def _trained(self, task: Task, imagenet_weights: bytes | None) -> Iterator[Look]:
+    def _trained(
+        self, task: Task, imagenet_weights: bytes | None, device: Device
+    ) -> Iterator[Look]:
         place = Place(0, 1, report=lambda _: None, progress=_go_on)
-        parts, _, _ = self._open.enter_context(
-            prepared(task, place, imagenet_weights, str(self._device))
-        )
+        parts, _, _ = self._open.enter_context(prepared(task, place, imagenet_weights, device))
         del imagenet_weights
         state = newest_state(parts)
         loop = Loop(parts, state)
