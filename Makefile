@@ -46,10 +46,10 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env run test drill bench lint lock clean dev-env debian again
+.PHONY: help env run test test-gpu drill bench lint lock clean dev-env debian again
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-5s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA.'
 
@@ -60,6 +60,9 @@ run: env ## train and compare the four experiments; make run ARGS="--profile pap
 
 test: dev-env debian ## tests, ruff and mypy; make test ARGS="tests/test_order.py -k shards"
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-gpu: dev-env ## the tests that need an NVIDIA GPU, with their figures; skipped elsewhere
+	@.venv/bin/python -m pytest -m gpu $(ARGS)
 
 drill: dev-env debian ## the longest tests, which `make test` leaves out
 	@.venv/bin/python -m pytest -m drill $(ARGS)

@@ -22,6 +22,7 @@ from tlcluster.settings import TuneSettings
 from tlcluster.storage.locks import LockTaken
 from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
+from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import delete_view
 from tlcluster.training.task import feature_key
 from tlcluster.tuning.folder import (
@@ -176,7 +177,7 @@ def delete_views(
     tasks = (order.task_of(Planned(0, "search", 0, 0, dict(t.fields))) for t in trials.values())
     for key in {feature_key(task, image_shape) for task in tasks}:
         for view in range(1, order.experiment.epochs + 1):
-            delete_view(output, key, "train", view)
+            delete_view(output, key, "train", view, possible_precisions(order.task.gpus))
 
 
 def show_plan(
