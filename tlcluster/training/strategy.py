@@ -14,12 +14,12 @@ from tlcluster.training.devices import around_proxy, collective_implementation
 from tlcluster.training.guarded_port import SUPPORTED, GuardedPort
 
 GRADIENT_PACK_BYTES = 8 * 2**20
-"""Gradients are summed over the workers in packs of this size, each as soon as it is complete, so
-that the last layers' travel while the first layers' are computed."""
+"""Size of the packs in which gradients are summed over the workers. A pack is sent as soon as it is
+complete: those of the last layers travel while those of the first layers are computed."""
 
 OPEN = "TLCLUSTER_OPEN_PORTS"
-"""Set to 1 where the port of TensorFlow's server cannot be guarded, and others are kept out
-otherwise."""
+"""Set this to 1 if the port of TensorFlow's server cannot be guarded and a firewall keeps others
+out."""
 
 _GUARD_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
@@ -48,8 +48,8 @@ def made_strategy(world_size: int, gpus: float = 0.0) -> Iterator[tf.distribute.
     workers, rank = config["cluster"]["worker"], config["task"]["index"]
     os.environ.update(around_proxy(os.environ, workers))
     if rank > 0:
-        # TensorFlow waits for the first worker with Python's lock in its hand; a server that is
-        # not guarded yet would stay so for as long.
+        # TensorFlow holds Python's global lock while it waits for the first worker. The guard could
+        # not run, and this worker's server would stay open for as long.
         _wait_for(workers[0])
     if not SUPPORTED or os.environ.get(OPEN) == "1":
         yield _strategy(gpus)
@@ -73,16 +73,16 @@ def _strategy(gpus: float) -> tf.distribute.Strategy:
             implementation=experimental.CommunicationImplementation(
                 collective_implementation(gpus)
             ),
-            # No timeout: TensorFlow keeps a sleeping thread for every collective until it would be
-            # over, and short steps reach the limit of threads. A worker that hangs is the driver's
-            # to notice (--stall); one that dies breaks the connection.
+            # No timeout: TensorFlow keeps a sleeping thread for every collective until its timeout
+            # has passed, and short steps reach the limit of threads. The driver notices a worker
+            # that hangs (--stall). A worker that dies breaks the connection.
             bytes_per_pack=GRADIENT_PACK_BYTES,
         )
     )
 
 
 def _wait_for(worker: str) -> None:
-    """Until a worker's server takes connections."""
+    """Wait until a worker's server accepts connections."""
     host, _, port = worker.rpartition(":")
     while True:
         try:

@@ -83,7 +83,7 @@ def find_weights(
 
     Raises:
         UserError: a value is missing, damaged or of no use for these backbones,
-            a file has another checksum, or the weights of a backbone are nowhere.
+            a file has another checksum, or the weights of a backbone are found nowhere.
     """
     # `none` comes last: it is for the bases that no other value serves.
     flags = [Given(FLAG, value) for value in sorted(named, key=lambda value: value == RANDOM)]
