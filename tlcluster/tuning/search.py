@@ -50,7 +50,10 @@ def search(
         gpus=admission.gpus_per_worker,
     )
     seconds = None if settings.budget is None else 3600 * settings.budget
-    spent = Spent(seconds, lambda: sum(one.worker_seconds for one in trials.values()))
+    spent = Spent(
+        seconds,
+        lambda: sum(one.worker_seconds for one in trials.values() if one.role != "finalist"),
+    )
 
     def more(fields: dict[str, Value]) -> Planned | None:
         if searched(trials) >= settings.trials or spent.stop_all():
