@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from tlcluster.backbones import BACKBONES
 from tlcluster.experiments import Experiment
 
 
@@ -45,6 +46,9 @@ def longest_first(
         forward: name → operations of a forward pass of its base for one image, in any unit.
     """
     even = {"train": 1, "valid": 1, "test": 1}
-    return sorted(
-        experiments, key=lambda experiment: -flop(experiment, forward[experiment.name], even)
-    )
+
+    def time(experiment: Experiment) -> float:
+        work = flop(experiment, forward[experiment.name], even)
+        return work / BACKBONES[experiment.base].efficiency
+
+    return sorted(experiments, key=time, reverse=True)

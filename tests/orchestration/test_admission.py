@@ -240,3 +240,6 @@ def test_an_experiment_with_a_larger_base_starts_before_one_with_a_smaller_base(
     ]
     order = longest_first(bases, {"mobilenet_v2": 12e6, "vgg19": 797e6})
     assert [experiment.base for experiment in order] == ["vgg19", "mobilenet_v2"]
+    # With the same work, the base that computes at a lower rate takes longer.
+    order = longest_first(bases[::-1], {"mobilenet_v2": 797e6, "vgg19": 797e6})
+    assert [experiment.base for experiment in order] == ["mobilenet_v2", "vgg19"]
