@@ -244,6 +244,7 @@ def test_every_kind_of_cluster_says_what_was_not_tried() -> None:
         "OpenShift",
         "Slurm of your own, with Lustre, NFS or BeeGFS",
         "Cloud machines with Ray",
+        "GPUs, on every kind of cluster",
     ]
     for section in sections:
         assert re.search("not\\s+tried", section, re.IGNORECASE), section.split("\n")[0]
