@@ -47,8 +47,8 @@ def test_an_unknown_command_gets_the_nearest_one() -> None:
     with pytest.raises(UserError) as caught:
         main(["reprot"], "tlcluster")
     assert str(caught.value) == (
-        "reprot: no such command; did you mean report? allowed: run, run-one, tune, ingest, "
-        "report, bench"
+        "reprot: no such command; did you mean report? allowed: run, run-one, check, tune, "
+        "ingest, report, bench"
     )
 
 

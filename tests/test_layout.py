@@ -29,11 +29,12 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "storage": "",
         "report": "storage",
         "dataset": "storage",
-        "training": "storage dataset",
-        "orchestration": "storage dataset training report",
-        "tuning": "storage dataset training report orchestration",
-        "bench": "storage dataset training report orchestration",
-        "commands": "storage dataset training report orchestration tuning bench",
+        "checkup": "storage dataset",
+        "training": "storage dataset checkup",
+        "orchestration": "storage dataset checkup training report",
+        "tuning": "storage dataset checkup training report orchestration",
+        "bench": "storage dataset checkup training report orchestration",
+        "commands": "storage dataset checkup training report orchestration tuning bench",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what

@@ -18,6 +18,7 @@ from tlcluster.cli import OK, nearest, parse
 from tlcluster.errors import UserError
 from tlcluster.settings import (
     BenchSettings,
+    CheckSettings,
     IngestSettings,
     OneSettings,
     ReportSettings,
@@ -63,6 +64,19 @@ def _suite(settings: RunSettings, argv: Sequence[str], typed: str, started: floa
         from tlcluster.orchestration.suite import run_suite
 
     return run_suite(settings, _command_line(typed, argv), started)
+
+
+def check(argv: Sequence[str], typed: str) -> int:
+    """Look whether a run could start on every node."""
+    settings = parse(CheckSettings, typed, COMMANDS["check"].about, argv).suite()
+    settings.recipe()
+    from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
+
+    os.environ.update(tensorflow_environment())
+    with quiet_import():
+        from tlcluster.orchestration.check import run_check
+
+    return run_check(settings)
 
 
 def tune(argv: Sequence[str], typed: str) -> int:
@@ -141,6 +155,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "run": Command("Train the experiments at the same time and write one report.", run),
         "run-one": Command(
             "Train one experiment, in a run of its own or in one with others.", run_one
+        ),
+        "check": Command(
+            "Look, in less than a minute, whether a run could start: on every node that it would "
+            "use, its devices, storage, disk, clock, network and versions. Give the flags of the "
+            "run. Prints a table, and one line for each thing to change. Trains nothing, and "
+            "removes what it writes. Exit status: 0 if a run can start, else 2.",
+            check,
         ),
         "tune": Command(
             "Search better recipes for experiments, on the validation split. The same command "

@@ -27,6 +27,14 @@ MOST_WORKERS = 10_000
 MOST_MINUTES = 10_000_000
 """Nineteen years; larger numbers would overflow in the arithmetic of times."""
 
+_EXPERIMENTS = Field(
+    None,
+    description="which experiments, separated by commas "
+    f"[all: {', '.join(EXPERIMENTS)}, and those that a recipe file adds]",
+    json_schema_extra={"metavar": "A,B,…"},
+)
+_DRY_RUN = Field(False, description="print what would run where, and start nothing")
+
 
 def _storage_wait() -> Any:
     return Field(
@@ -129,7 +137,6 @@ class TrainingSettings(BaseModel):
         None,
         description="Ray cluster to run in [$RAY_ADDRESS, else one started on this machine]",
     )
-    dry_run: bool = Field(False, description="print what would run where, and start nothing")
 
     @property
     def seed_of_views(self) -> int:
@@ -152,7 +159,7 @@ class TrainingSettings(BaseModel):
 
 
 class CommonSettings(TrainingSettings):
-    """The flags that `run` and `run-one` share."""
+    """The flags that `run`, `run-one` and `check` share."""
 
     workers: str = Field(
         "1",
@@ -202,12 +209,8 @@ class CommonSettings(TrainingSettings):
 class RunSettings(CommonSettings):
     """The flags of `run`."""
 
-    experiments: str | None = Field(
-        None,
-        description="which experiments, separated by commas "
-        f"[all: {', '.join(EXPERIMENTS)}, and those that a recipe file adds]",
-        json_schema_extra={"metavar": "A,B,…"},
-    )
+    experiments: str | None = _EXPERIMENTS
+    dry_run: bool = _DRY_RUN
     list_experiments: bool = Field(
         False, description="print the names of the experiments, one per line, and start nothing"
     )
@@ -234,6 +237,7 @@ class OneSettings(CommonSettings):
         description=f"which one: {', '.join(EXPERIMENTS)}, or one that a recipe file adds",
         json_schema_extra={"argument": True},
     )
+    dry_run: bool = _DRY_RUN
 
     def suite(self) -> RunSettings:
         """The settings of a run of this one experiment."""
@@ -245,6 +249,16 @@ class OneSettings(CommonSettings):
         if "," in value:
             raise ValueError("give the name of one experiment")
         return value
+
+
+class CheckSettings(CommonSettings):
+    """The flags of `check`: those that say what a run would do, and where."""
+
+    experiments: str | None = _EXPERIMENTS
+
+    def suite(self) -> RunSettings:
+        """The settings of the run to check for."""
+        return RunSettings(**self.model_dump())
 
 
 class TuneSettings(TrainingSettings):
@@ -274,6 +288,7 @@ class TuneSettings(TrainingSettings):
         3, description="best recipes to train again with several seeds", gt=0, le=1000
     )
     seeds: int = Field(3, description="seeds of each of them", gt=0, le=1000)
+    dry_run: bool = _DRY_RUN
 
     def named(self) -> "TuneSettings":
         """The same settings with a run name: the given one, or `tune` and UTC time."""

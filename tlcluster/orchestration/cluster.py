@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
 
@@ -130,21 +131,38 @@ def _connect(address: str | None, folder: str | None) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def nodes() -> tuple[NodeRecord, ...]:
+class Place(NamedTuple):
+    """A node of the cluster, as Ray knows it."""
+
+    node_id: str
+    record: NodeRecord
+    object_store_bytes: int
+
+
+def places() -> tuple[Place, ...]:
     """The live nodes, the driver's own first."""
     here = socket.gethostname()
-    records = [
-        NodeRecord(
-            host=node["NodeManagerHostname"],
-            cpus=node["Resources"].get("CPU", 0.0),
-            gpus=node["Resources"].get("GPU", 0.0),
-            memory_bytes=int(node["Resources"].get("memory", 0)),
-            processor=processor() if node["NodeManagerHostname"] == here else "",
+    found = [
+        Place(
+            node["NodeID"],
+            NodeRecord(
+                host=node["NodeManagerHostname"],
+                cpus=node["Resources"].get("CPU", 0.0),
+                gpus=node["Resources"].get("GPU", 0.0),
+                memory_bytes=int(node["Resources"].get("memory", 0)),
+                processor=processor() if node["NodeManagerHostname"] == here else "",
+            ),
+            int(node["Resources"].get("object_store_memory", 0)),
         )
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return tuple(sorted(records, key=lambda record: (record.host != here, record.host)))
+    return tuple(sorted(found, key=lambda place: (place.record.host != here, place.record.host)))
+
+
+def nodes() -> tuple[NodeRecord, ...]:
+    """The records of the live nodes, the driver's own first."""
+    return tuple(place.record for place in places())
 
 
 def local_nodes() -> tuple[NodeRecord, ...]:

@@ -18,6 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from tlcluster.checkup.versions import versions
 from tlcluster.cost import longest_first
 from tlcluster.errors import StoreUnavailable
 from tlcluster.experiments import Experiment
@@ -223,7 +224,10 @@ class Driver:
     def _new_attempt(self, one: Standing, now: float) -> Attempt:
         experiment = self._experiments[one.name]
         order = Order(
-            self._task(experiment, one, now), [self._weights[experiment.base]], self._board
+            self._task(experiment, one, now),
+            [self._weights[experiment.base]],
+            self._board,
+            versions(),
         )
         running = self._result(one, "running", None, now)
         others = sum(other.busy for other in self._state.experiments) - 1

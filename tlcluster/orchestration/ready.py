@@ -59,10 +59,17 @@ class Ready:
         return EMBEDDED if self.settings.store == EMBEDDED else self.store.url
 
 
-def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
+def made_ready(
+    settings: RunSettings, stack: contextlib.ExitStack, *, download: bool = True
+) -> Ready:
     """Check everything that is given; start the embedded store and Ray where they are asked for.
 
     A dry run starts neither, and downloads no weights.
+
+    Args:
+        settings: of the run.
+        stack: ends what is started.
+        download: whether weights that are on no disk are downloaded.
     """
     settings = settings.named()
     refuse_passwords()
@@ -77,7 +84,7 @@ def made_ready(settings: RunSettings, stack: contextlib.ExitStack) -> Ready:
         dict.fromkeys(experiment.base for experiment in recipe.chosen),
         settings.weights,
         store,
-        download=not settings.dry_run,
+        download=download and not settings.dry_run,
         fall_back=settings.profile not in PUBLISHED_WEIGHTS_ONLY,
     )
     address = given_address(settings.address)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from tlcluster import cli
+from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.driver import Driver
@@ -66,6 +67,7 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
             show_plan(console, made_ready(settings, stack))
             return cli.OK
         output = stack.enter_context(opened_output(settings.output))
+        exercise(output, new_mark().key)
         ready = made_ready(settings, stack)
         for notice in filter(None, (found.notice for found in ready.weights.values())):
             say(console, notice)

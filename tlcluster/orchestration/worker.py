@@ -1,10 +1,13 @@
 """Between Ray Train and training: what Ray starts on a node, and what it is given."""
 
+import socket
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ray
 import ray.train
 
+from tlcluster.checkup.versions import difference, versions
 from tlcluster.errors import UserError
 from tlcluster.records import EpochRecord
 from tlcluster.training.progress import Progress, now_and_then
@@ -19,6 +22,8 @@ class Order(NamedTuple):
     """One reference to the bytes of the ImageNet weights, or to None. Ray moves the bytes to a node
     once; inside a list they arrive as a reference, not as a copy in every message."""
     board: "ray.actor.ActorHandle"
+    versions: Mapping[str, str]
+    """Those of the driver, which every worker must have."""
 
 
 def run_worker(order: dict[str, Order]) -> None:
@@ -31,7 +36,7 @@ def run_worker(order: dict[str, Order]) -> None:
     # The driver and Ray's controllers import this module too, and need no TensorFlow.
     from tlcluster.training.train import Place, train  # noqa: PLC0415
 
-    task, weights, board = order["order"]
+    task, weights, board, drivers_versions = order["order"]
     context = ray.train.get_context()
     name, rank = task.experiment.name, context.get_world_rank()
     board.hello.remote(name, ray.get_runtime_context().current_actor)
@@ -54,6 +59,8 @@ def run_worker(order: dict[str, Order]) -> None:
         away=away,
     )
     try:
+        if wrong := difference(versions(), drivers_versions):
+            raise UserError(f"{socket.gethostname()}: {wrong}")
         train(task, place, ray.get(weights[0]))
     except UserError as error:
         # Ray turns exceptions into text. The driver needs this one as it is.

@@ -8,7 +8,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -180,6 +180,23 @@ class NodeCache:
                 "rename that, or name another folder with --cache"
             )
         (self.objects / _LOCKS).mkdir(exist_ok=True)
+
+    def growth(self, objects: Collection[tuple[str, int]]) -> int:
+        """Bytes by which the folder grows if these objects are fetched into it.
+
+        Args:
+            objects: sha256 and size in bytes of each.
+        """
+        held: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.objects) as entries:
+            for entry in entries:
+                if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        held[entry.name] = entry.stat().st_size
+        missing = sum(length for sha256, length in dict(objects).items() if sha256 not in held)
+        # Above the limit, what was used least goes.
+        before = sum(held.values())
+        return max(0, min(self.max_bytes, before + missing) - before)
 
     def _hit(self, path: Path, key: str, *, sha256: str, size: int) -> bool:
         try:

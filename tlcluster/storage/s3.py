@@ -135,7 +135,7 @@ class S3Store:
         self._renewing = threading.Lock()
         self._config = _WORK.merge(config) if config else _WORK
         self._client = self._connect()
-        self._conditional = True
+        self.conditional = True
         """False once the service has said that it has no conditional PUT."""
 
     @property
@@ -190,7 +190,7 @@ class S3Store:
         waits = iter(_RACE_WAITS)
 
         def upload(client: "S3Client") -> bool:
-            if not self._conditional:
+            if not self.conditional:
                 return self._put_unless_there(client, key, data)
             try:
                 with _opened(data) as body:
@@ -209,7 +209,7 @@ class S3Store:
                     raise
                 done = self._put_unless_there(client, key, data)
                 # It was the condition that was refused, since without it the put is taken.
-                self._conditional = False
+                self.conditional = False
                 _log.warning(
                     "%s: this service has no conditional PUT; do not write to one place from "
                     "two commands at the same time",

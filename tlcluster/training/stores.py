@@ -1,9 +1,14 @@
 """The stores of one worker. All of them wait while storage does not answer."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from tlcluster.checkup.disk import full_disk, shards
+from tlcluster.checkup.stores import is_directory
+from tlcluster.dataset.shards import Index
+from tlcluster.errors import UserError
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.open import open_store
 from tlcluster.storage.patient import patient
@@ -35,7 +40,7 @@ def open_stores(task: Task, *, away: Away, should_stop: Callable[[], bool]) -> S
     Raises:
         UserError: an address is none of a store.
     """
-    cache = NodeCache(Path(task.cache) if task.cache else None, task.cache_bytes)
+    cache = node_cache(task)
 
     def opened(url: str) -> Store:
         # Without a first look, which would refuse a store that is away just now.
@@ -47,3 +52,20 @@ def open_stores(task: Task, *, away: Away, should_stop: Callable[[], bool]) -> S
         run=opened(task.run),
         features=opened(task.features) if task.features is not None else None,
     )
+
+
+def node_cache(task: Task) -> NodeCache:
+    """The cache of this node."""
+    return NodeCache(Path(task.cache) if task.cache else None, task.cache_bytes)
+
+
+def refuse_full_disk(task: Task, stores: Stores, index: Index) -> None:
+    """Look whether the shards fit on this node's disk; a directory is read in place.
+
+    Raises:
+        UserError: they do not.
+    """
+    if is_directory(stores.images):
+        return
+    if wrong := full_disk(node_cache(task), shards(index)):
+        raise UserError(f"{socket.gethostname()}: {wrong}")

@@ -36,7 +36,7 @@ from tlcluster.training.saves import Saves
 from tlcluster.training.schedule import scheduled
 from tlcluster.training.setup import Device, configure_tensorflow
 from tlcluster.training.state import TrainingState, is_over, progress_of
-from tlcluster.training.stores import Stores, open_stores
+from tlcluster.training.stores import Stores, open_stores, refuse_full_disk
 from tlcluster.training.strategy import made_strategy
 from tlcluster.training.task import Task
 
@@ -107,6 +107,7 @@ def prepared(
         reporter = Reporter(place.progress if place.rank == 0 else None)
         stores = open_stores(task, away=place.away, should_stop=reporter.asked_to_stop)
         index = _expected_index(task, stores)
+        refuse_full_disk(task, stores, index)
         schedule = scheduled(
             task, rank=place.rank, workers=place.world_size, rows=index.rows("train")
         )

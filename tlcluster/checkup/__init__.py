@@ -1,0 +1,1 @@
+"""What is measured on a node before it trains, and what a measurement means."""
