@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import socketserver
 import subprocess
@@ -17,7 +18,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +79,17 @@ class RayLab(NamedTuple):
     token: str
     endpoint: str
     """The S3 server, as the nodes reach it."""
+    folder: Path
+    """What the nodes print is here."""
+    switch: int
+    """The process that holds what the nodes are plugged into."""
+    inside: Mapping[str, str]
+    """The environment of the nodes."""
+
+    def alive(self) -> int:
+        """How many nodes the head takes for alive."""
+        nodes = self.api("/nodes?view=summary")["data"]["summary"]
+        return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
 
     @property
     def head(self) -> str:
@@ -150,9 +162,35 @@ def ray_lab(
             for number, role in enumerate(roles, 1)
         ]
         outside = {**authentication, "PATH": path, "NO_PROXY": _HEAD, "no_proxy": _HEAD}
-        lab = RayLab(tuple(nodes), outside, token.read_text(), s3)
+        lab = RayLab(tuple(nodes), outside, token.read_text(), s3, folder, switch, inside)
         _wait_for(lab)
         yield lab
+
+
+@contextlib.contextmanager
+def one_more(lab: RayLab, environment: Mapping[str, str]) -> Iterator[Node]:
+    """One more worker with some other environment; it leaves the cluster with the block."""
+    before, number = lab.alive(), len(lab.nodes) + 1
+    inside = {**lab.inside, **environment}
+    role = (f"--address={_HEAD}:6379", "--num-cpus=1")
+    with _node(lab.folder, lab.switch, number, inside, role) as node:
+        _until(lambda: lab.alive() == before + 1, node)
+        yield node
+        # Told to end, it tells the head. Of one that is killed the head learns after a minute.
+        os.kill(node.raylet(), signal.SIGTERM)
+        _until(lambda: lab.alive() == before, node)
+
+
+def forbid(node: Node, to: int) -> None:
+    """Let a node send nothing to another one, which it counts from 1, as a firewall does."""
+    _run(f"{_within(node.holder.pid)} ip route add prohibit {_NETWORK}.{to}/32")
+
+
+def _until(condition: Callable[[], bool], node: Node) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, node.log.read_text()
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
@@ -259,9 +297,7 @@ def _wait_for(lab: RayLab) -> None:
         for node in lab.nodes:
             assert node.holder.poll() is None, node.log.read_text()
         with contextlib.suppress(OSError):
-            nodes = lab.api("/nodes?view=summary")["data"]["summary"]
-            alive = [node for node in nodes if node["raylet"].get("state") == "ALIVE"]
-            if len(alive) == len(lab.nodes) and lab.jobs() == {}:
+            if lab.alive() == len(lab.nodes) and lab.jobs() == {}:
                 return
         time.sleep(0.2)
     raise AssertionError([node.log.read_text() for node in lab.nodes])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from k8s_container import why_not
-from ray_lab import Node, RayLab, ray_lab
+from ray_lab import Node, RayLab, forbid, one_more, ray_lab
 from readme import recipe
 from real_run import Command
 
@@ -115,18 +115,100 @@ def epochs(run: Store, experiment: str) -> list[EpochRecord]:
 
 
 @pytest.fixture(scope="module")
+def data(place: str, small_cinic: Path) -> str:
+    """The address of the data set of the recipe."""
+    store = open_store(f"s3://{place}/cinic10")
+    ingest(str(small_cinic), store, rows_per_shard=50, processes=1)
+    return store.url
+
+
+@pytest.fixture
+def checked(
+    lab: RayLab, data: str, place: str, small_disk: Path, tmp_path: Path
+) -> tuple[str, set[str], str]:
+    """What `check` found on the lab with one more node, on which much is wrong.
+
+    Its table, its errors, and the end of the job.
+    """
+    other = tmp_path / "tensorflow-2.20.0.dist-info" / "METADATA"
+    other.parent.mkdir()
+    other.write_text("Metadata-Version: 2.1\nName: tensorflow\nVersion: 2.20.0\n")
+    wrong = {
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "x" * 40,
+        "PYTHONPATH": str(tmp_path),
+        "XDG_CACHE_HOME": str(small_disk),
+    }
+    (command,) = recipe("Ray", HEAD=lab.head, BUCKET=place)
+    check = command.replace("jobs/run_all.py", "jobs/check.py")
+    assert check != command
+    assert data in check
+    with one_more(lab, wrong) as bad:
+        forbid(bad, 2)
+        with Submission(lab, tmp_path, f"{check} --weights none") as job:
+            assert job.command.ended() == 1
+            message = lab.jobs()[job.name]["message"]
+            lines = job.command.said().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("error: "))
+    return "\n".join(lines[:first]), {line for line in lines if line.startswith("error: ")}, message
+
+
+def test_check_names_what_is_wrong_with_one_node_and_nothing_of_the_others(
+    checked: tuple[str, set[str], str], lab: RayLab, place: str, small_disk: Path
+) -> None:
+    table, errors, message = checked
+    print(table)
+    assert "exit code 2" in message
+    marks = re.findall(r"(?m)^ (ray\d)? +(\w+) +(ok|FAULT) ", table)
+    checks = ["versions", "clock", "device", "data", "output", "disk", "network"]
+    assert [check for _, check, _ in marks] == 3 * checks
+    assert [node for node, check, _ in marks if check == "versions"] == ["ray2", "ray3", "ray4"]
+    faults = {number for number, (_, _, mark) in enumerate(marks) if mark == "FAULT"}
+    # ray2 is well, and cannot reach ray4.
+    assert faults == {6, 14, 17, 18, 19, 20}
+
+    network = lab.head.rpartition(".")[0]
+    refused = (
+        f"{lab.endpoint} refuses the credentials (InvalidAccessKeyId); check AWS_PROFILE or "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to this endpoint"
+    )
+    versions = (
+        "tensorflow is 2.20.0, and 2.21.0 at the driver; install the same versions on all nodes, "
+        "or use one environment that all of them see"
+    )
+    disk = (
+        f"cache folder {small_disk}/tlcluster: 1.05 MB are free, and the shards take 1.86 MB; free "
+        "some space or name another folder with --cache"
+    )
+    unreached = "open TCP ports 32768-60999 between the nodes, or train with --workers 1"
+    assert {re.sub(rf"({network}\.\d):\d+", r"\1", line) for line in errors} == {
+        f"error: ray4: {versions}",
+        f"error: ray4: s3://{place}/cinic10: {refused}",
+        f"error: ray4: s3://{place}/runs: {refused}",
+        f"error: ray4: {disk}",
+        f"error: ray2: no connection to ray4 ({network}.4: timed out); {unreached}",
+        f"error: ray4: no connection to ray2 ({network}.2: permission denied); {unreached}",
+    }
+    # Nothing is left of it.
+    assert open_store(f"s3://{place}/runs").list() == []
+    assert set(lab.left()) <= EVERY_RUN
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
 def stages(
     lab: RayLab,
     s3: EmbeddedStore,
     place: str,
-    small_cinic: Path,
+    data: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Stage]:
     """The recipe's run: first one experiment, then two more that are stopped and lose a node."""
     folder = tmp_path_factory.mktemp("jobs")
-    ingest(str(small_cinic), open_store(f"s3://{place}/cinic10"), rows_per_shard=50, processes=1)
     run = open_store(f"s3://{place}/runs/first")
     (command,) = recipe("Ray", HEAD=lab.head, BUCKET=place)
+
+    assert data in command
 
     def submitted(*flags: str, command: str = command) -> Submission:
         return Submission(lab, folder, f"{command} {shlex.join([*FLAGS, *flags])}")

@@ -1,6 +1,7 @@
 """The batch scripts in a real Slurm of two nodes; what they leave is read back."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,22 @@ def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, s
         assert task.nodes in NODES
         assert task.start < whole.end
         assert whole.start < task.end
+
+
+def test_check_looks_at_every_node_of_a_job(lab: Lab, shared: Path) -> None:
+    output = shared / "checked"
+    job = lab.submit(
+        "--nodes", 2, "--cpus-per-task", 2, "--mem", "4G", "slurm/check.sbatch",
+        "--store", shared / "cinic10", "--output", output, "--weights", "none",
+    )  # fmt: skip
+    ended, said = lab.ended(job), lab.said(job)
+    print(said)
+    assert (ended.state, ended.status) == ("COMPLETED", "0:0"), said
+    assert said.splitlines()[-1] == "A run can start on 2 nodes."
+    marks = re.findall(r"(?m)^ (\w+)? +(\w+) +(ok|FAULT) ", said)
+    assert [node for node, check, _ in marks if check == "versions"] == list(NODES)
+    assert [mark for _, _, mark in marks] == 14 * ["ok"]
+    assert not output.exists()
 
 
 # --- interruptions -----------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_a_full_disk_is_a_fault_before_the_first_download(small_disk: Path) -> N
     )
     found = disk_finding(cache, SHARDS, NOTHING)
     assert (found.check, found.fault) == ("disk", wrong)
-    assert found.found.startswith("cache 1.05 MB free, 1.3 MB needed")
+    assert found.found.startswith("cache 1.05 MB, needs 1.3 MB")
     assert list(small_disk.iterdir()) == []
 
 

@@ -109,12 +109,12 @@ def disk_finding(cache: NodeCache, objects: Collection[tuple[str, int]], memory:
             # It has no name, so that nothing is left of it even if this process is killed.
             with tempfile.TemporaryFile(dir=existing(cache.folder)) as file:
                 file.write(b"tlcluster")
-        found.append(f"cache {size(free)} free, {size(needed)} needed")
+        found.append(f"cache {size(free)}, needs {size(needed)}")
         problems.append(cache_fault(cache, needed, free))
     else:
         found.append("no cache needed")
     if SHARED_MEMORY.is_dir():
         shared = space(SHARED_MEMORY)
-        found.append(f"{SHARED_MEMORY} {size(shared.free)} free")
+        found.append(f"{SHARED_MEMORY} {size(shared.free)}")
         problems.append(memory_fault(memory, shared))
     return Finding("disk", "; ".join(found), "; ".join(filter(None, problems)))

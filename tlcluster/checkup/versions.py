@@ -8,6 +8,8 @@ import tlcluster
 from tlcluster.checkup.finding import Finding
 
 LIBRARIES = ("tensorflow", "ray")
+SHOWN = ("tensorflow", "ray")
+"""What the table shows if all is equal."""
 MISSING = "missing"
 
 
@@ -23,20 +25,28 @@ def versions() -> dict[str, str]:
     return {**found, "tlcluster": tlcluster.__version__}
 
 
-def difference(here: Mapping[str, str], drivers: Mapping[str, str]) -> str:
-    """What is not as on the driver's node, as one line with a way out; empty if all is equal.
+def differing(here: Mapping[str, str], drivers: Mapping[str, str]) -> list[str]:
+    """The names whose versions are not as at the driver.
 
     Python's patch level may differ: 3.11.8 and 3.11.9 work together.
     """
-    differing = [
-        f"{name} is {here.get(name, MISSING)}, and {version} at the driver"
+    return [
+        name
         for name, version in drivers.items()
         if _significant(name, here.get(name, MISSING)) != _significant(name, version)
     ]
-    if not differing:
+
+
+def difference(here: Mapping[str, str], drivers: Mapping[str, str]) -> str:
+    """What is not as at the driver, as one line with a way out; empty if all is."""
+    wrong = [
+        f"{name} is {here.get(name, MISSING)}, and {drivers[name]} at the driver"
+        for name in differing(here, drivers)
+    ]
+    if not wrong:
         return ""
     return (
-        f"{'; '.join(differing)}; install the same versions on all nodes, or use one environment "
+        f"{'; '.join(wrong)}; install the same versions on all nodes, or use one environment "
         "that all of them see"
     )
 
@@ -46,5 +56,7 @@ def _significant(name: str, version: str) -> str:
 
 
 def versions_finding(here: Mapping[str, str], drivers: Mapping[str, str]) -> Finding:
-    shown = ", ".join(f"{name} {version}" for name, version in here.items())
-    return Finding("versions", shown, difference(here, drivers))
+    wrong = differing(here, drivers)
+    shown = ", ".join(f"{name} {here.get(name, MISSING)}" for name in wrong or SHOWN)
+    found = f"{shown}, unlike the driver" if wrong else f"as the driver's: {shown}"
+    return Finding("versions", found, difference(here, drivers))
