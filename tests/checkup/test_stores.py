@@ -139,6 +139,18 @@ def test_a_service_that_does_not_show_what_was_written_is_refused(tmp_path: Path
         exercise(_FakeForgetful(tmp_path), "a")
 
 
+class _FakeForEver(DirectoryStore):
+    """Does not let anybody delete, as S3 does without s3:DeleteObject."""
+
+    def delete(self, key: str) -> None:
+        raise UserError(f"{key}: may not be deleted")
+
+
+def test_an_account_that_may_not_delete_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a: may not be deleted"):
+        exercise(_FakeForEver(tmp_path), "a")
+
+
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fake of a file system whose locks reach no other process."""

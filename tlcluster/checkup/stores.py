@@ -104,26 +104,31 @@ def exercise(store: Store, key: str) -> str:
         UserError: the store cannot be used for the output of a run.
         StoreUnavailable: it does not answer.
     """
-    content = secrets.token_bytes(32)
     try:
-        if not store.put_if_absent(key, content) and store.get(key) != content:
-            raise UserError(
-                f"{store.url}/{key}: holds other bytes than were written; name another --output"
-            )
-        try:
-            found = store.get(key)
-        except ObjectMissing:
-            found = b""
-        if found != content:
-            raise UserError(
-                f"{store.url}/{key}: cannot be read right after it was written; name a store that "
-                "is consistent in --output"
-            )
-        replaced = store.put_if_absent(key, secrets.token_bytes(32))
-    finally:
-        with contextlib.suppress(StoreUnavailable, UserError):
-            store.delete(key)
+        replaced = _written_twice(store, key)
+    except BaseException:
+        _removed(store, [key])
+        raise
+    # A run removes views and checkpoints, so it must be allowed to.
+    store.delete(key)
     return "" if not replaced and getattr(store, "conditional", True) else UNCONDITIONAL
+
+
+def _written_twice(store: Store, key: str) -> bool:
+    """Write an object and read it; returns whether it can be written again as if it were absent."""
+    content = secrets.token_bytes(32)
+    # False if the answer to our own request was lost: the content decides.
+    store.put_if_absent(key, content)
+    try:
+        found = store.get(key)
+    except ObjectMissing:
+        found = b""
+    if found != content:
+        raise UserError(
+            f"{store.url}/{key}: cannot be read right after it was written; name a store in "
+            "--output that shows every object at once"
+        )
+    return store.put_if_absent(key, secrets.token_bytes(32))
 
 
 def output_finding(url: str, mark: Mark, rank: int) -> Finding:

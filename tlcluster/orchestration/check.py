@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tlcluster import cli
 from tlcluster.checkup.finding import Nodes, faults, notes, rows
+from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.orchestration.inspection import Show, inspected, used_places
 from tlcluster.orchestration.plan import count, say
 from tlcluster.orchestration.ready import made_ready
@@ -35,7 +36,9 @@ def run_check(settings: RunSettings) -> int:
     console = Console()
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(opened_output(settings.output))
-        ready = made_ready(settings, stack, download=False)
+        with progress("looking at storage and connecting to Ray"):
+            exercise(output, new_mark().key)
+            ready = made_ready(settings, stack, download=False)
         used = used_places(ready)
         with progress(f"checking {count(len(used), 'node')}") as shown:
             found = inspected(ready, output, used, shown)

@@ -33,13 +33,31 @@ def run_worker(order: dict[str, Order]) -> None:
         UserError: a person must change something. The board learns it first.
         StoreUnavailable: storage did not answer for `Task.storage_wait` seconds.
     """
+    told = order["order"]
+    name = told.task.experiment.name
+    told.board.hello.remote(name, ray.get_runtime_context().current_actor)
+    try:
+        refuse_other_versions(told.versions)
+        _train(told)
+    except UserError as error:
+        # Ray turns exceptions into text. The driver needs this one as it is.
+        ray.get(told.board.fail.remote(name, str(error)))
+        raise
+
+
+def refuse_other_versions(drivers: Mapping[str, str]) -> None:
+    """Raises UserError if libraries of this node have other versions than those of the driver."""
+    if wrong := difference(versions(), drivers):
+        raise UserError(f"{socket.gethostname()}: {wrong}")
+
+
+def _train(order: Order) -> None:
     # The driver and Ray's controllers import this module too, and need no TensorFlow.
     from tlcluster.training.train import Place, train  # noqa: PLC0415
 
-    task, weights, board, drivers_versions = order["order"]
+    task, board = order.task, order.board
     context = ray.train.get_context()
     name, rank = task.experiment.name, context.get_world_rank()
-    board.hello.remote(name, ray.get_runtime_context().current_actor)
 
     def report(record: EpochRecord) -> None:
         ray.train.report(record.model_dump())
@@ -58,11 +76,4 @@ def run_worker(order: dict[str, Order]) -> None:
         progress=now_and_then(progress),
         away=away,
     )
-    try:
-        if wrong := difference(versions(), drivers_versions):
-            raise UserError(f"{socket.gethostname()}: {wrong}")
-        train(task, place, ray.get(weights[0]))
-    except UserError as error:
-        # Ray turns exceptions into text. The driver needs this one as it is.
-        ray.get(board.fail.remote(name, str(error)))
-        raise
+    train(task, place, ray.get(order.weights[0]))
