@@ -170,11 +170,11 @@ def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, s
         assert whole.start < task.end
 
 
-def test_check_looks_at_every_node_of_a_job(lab: Lab, shared: Path) -> None:
+def test_check_looks_at_every_node_of_a_job(lab: Lab, shared: Path, store: Path) -> None:
     output = shared / "checked"
     job = lab.submit(
         "--nodes", 2, "--cpus-per-task", 2, "--mem", "4G", "slurm/check.sbatch",
-        "--store", shared / "cinic10", "--output", output, "--weights", "none",
+        "--store", store, "--output", output, "--weights", "none",
     )  # fmt: skip
     ended, said = lab.ended(job), lab.said(job)
     print(said)
