@@ -1,5 +1,7 @@
 """The table and the lines that `check` prints of its findings."""
 
+import socket
+
 import pytest
 
 from tlcluster.checkup.finding import CHECKS, Finding, explained, faults, notes, rows, size
@@ -34,12 +36,16 @@ def test_a_fault_of_many_nodes_is_one_line() -> None:
     assert said(64) == ["n0, n1, n2 and 61 more: away"]
 
 
-@pytest.mark.parametrize("error", [UserError("full"), StoreUnavailable("full")])
+@pytest.mark.parametrize(
+    "error",
+    [UserError("full"), StoreUnavailable("full"), UserError(f"{socket.gethostname()}: full")],
+)
 def test_what_a_run_would_end_with_is_a_fault(error: Exception) -> None:
     def probe() -> Finding:
         raise error
 
     assert explained("disk", probe) == Finding("disk", "failed", "full")
+    assert faults({"ray1": [explained("disk", probe)]}) == ["ray1: full"]
     assert explained("disk", lambda: FOUND["ray1"][0]) is FOUND["ray1"][0]
 
 

@@ -1,5 +1,6 @@
 """What the checks found on each node, and what is printed of it."""
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,8 @@ def explained(check: str, probe: Callable[[], Finding]) -> Finding:
     try:
         return probe()
     except (UserError, StoreUnavailable) as error:
-        return Finding(check, "failed", str(error))
+        # The table names the node.
+        return Finding(check, "failed", str(error).removeprefix(f"{socket.gethostname()}: "))
 
 
 def rows(nodes: Nodes) -> list[Row]:

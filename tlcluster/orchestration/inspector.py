@@ -86,7 +86,8 @@ class Inspector:
         # The driver imports this module too, and needs no TensorFlow.
         from tlcluster.training.device_probe import device_finding  # noqa: PLC0415
 
-        return explained("device", lambda: device_finding(self._brief.threads, self._brief.gpus))
+        told = self._brief
+        return explained("device", lambda: device_finding(told.gpus, told.threads, told.cache))
 
     def data(self) -> Finding:
         told = self._brief

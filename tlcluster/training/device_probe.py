@@ -4,39 +4,29 @@ import numpy as np
 import tensorflow as tf
 
 from tlcluster.checkup.finding import Finding
-from tlcluster.training.train import configure_tensorflow
+from tlcluster.training.setup import configure_tensorflow, seen_gpus
 
 SIDE = 256
 
 
-def device_finding(threads: int, gpus: float) -> Finding:
+def device_finding(gpus: float, threads: int, cache: str | None) -> Finding:
     """Set TensorFlow up as for a training, and multiply two matrices.
 
     Args:
-        threads: threads of one operation on the CPU.
-        gpus: GPUs that this process has reserved, or a part of one.
+        gpus, threads, cache: see `configure_tensorflow`.
 
     Raises:
         UserError: a training would refuse the device.
     """
-    name = configure_tensorflow(threads)
-    seen = tf.config.list_logical_devices("GPU")
-    if gpus and not seen:
-        return Finding(
-            "device",
-            "a GPU is reserved, none is seen",
-            f"{gpus:g} GPU is reserved for a worker, and TensorFlow sees none: it would train on "
-            "the CPU; install the CUDA libraries (tlcluster[gpu]), check the driver with "
-            "nvidia-smi, or give --gpus-per-worker 0",
-        )
-    wrong = wrong_product(seen[0].name if gpus else "CPU:0")
+    name = configure_tensorflow(gpus, threads, cache).name
+    wrong = wrong_product("GPU:0" if gpus else "CPU:0")
     if wrong:
         return Finding(
             "device",
             f"{name}: wrong product",
             f"{name}: a matrix product {wrong}; have the device looked at, and leave the node out",
         )
-    return Finding("device", f"{name}{_capability(gpus)}; product right")
+    return Finding("device", f"{name}{_capability() if gpus else ''}; product right")
 
 
 def wrong_product(device: str) -> str:
@@ -48,17 +38,18 @@ def wrong_product(device: str) -> str:
     left, right = generator.integers(0, 4, (2, SIDE, SIDE)).astype(np.float32)
     try:
         with tf.device(device):
-            found = tf.linalg.matmul(left, right).numpy()
+            product = tf.linalg.matmul(left, right)
+            found = product.numpy()
     except (tf.errors.OpError, RuntimeError) as error:
         return f"failed ({' '.join(str(error).split())[:300]})"
+    # TensorFlow takes the CPU without a word if it cannot place an operation.
+    if not product.device.endswith(device):
+        return f"is computed on {product.device.rpartition('device:')[2]} instead of {device}"
     if not np.isfinite(found).all():
         return "has values that are not finite"
     return "" if np.array_equal(found, left @ right) else "is wrong"
 
 
-def _capability(gpus: float) -> str:
-    if not gpus:
-        return ""
-    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-    found = details.get("compute_capability")
-    return f", compute capability {'.'.join(map(str, found))}" if found else ""
+def _capability() -> str:
+    (gpu,) = seen_gpus()
+    return f", compute capability {'.'.join(map(str, gpu.capability))}" if gpu.capability else ""
