@@ -1,7 +1,6 @@
 """Whether a process can use the stores of a run: read, write, write only if absent."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import secrets
@@ -14,7 +13,7 @@ from tlcluster.checkup.disk import space
 from tlcluster.checkup.finding import Finding, size
 from tlcluster.cinic10 import SPLITS
 from tlcluster.dataset.shards import Index, ShardInfo, read_index
-from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.errors import StoreUnavailable, UserError, os_errors_explained
 from tlcluster.storage.directory import NO_LINKS
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
@@ -155,11 +154,13 @@ def output_finding(url: str, mark: Mark, rank: int) -> Finding:
         found.append("no conditional put" if note else "conditional put")
         return Finding("output", "; ".join(found), note=f"--output {url}: {note}" if note else "")
     folder = Path(store.url)
-    if not locks_reach(folder / mark.lock):
+    with os_errors_explained(f"--output {url}", "name a place that this account can use"):
+        locks, links = locks_reach(folder / mark.lock), has_links(folder, mark.of(rank))
+        free = space(folder).free
+    if not locks:
         found.append("no locks")
         note = NO_LOCKS
-    found.append("hard links" if has_links(folder, mark.of(rank)) else "no hard links")
-    free = space(folder).free
+    found.append("hard links" if links else "no hard links")
     found.append(f"{size(free)} free")
     fault = ""
     if free < OUTPUT_BYTES:
@@ -186,7 +187,7 @@ def has_links(folder: Path, name: str) -> bool:
         first.touch(exist_ok=False)
         os.link(first, second)
     except OSError as error:
-        if error.errno in NO_LINKS | {errno.EACCES}:
+        if error.errno in NO_LINKS:
             return False
         raise
     finally:
@@ -210,8 +211,9 @@ def marked(output: Store, mark: Mark, ranks: int) -> Iterator[None]:
         output.put(mark.key, mark.content)
         if is_directory(output):
             lock = Path(output.url, mark.lock)
-            stack.callback(lock.unlink, missing_ok=True)
-            stack.enter_context(process_lock(lock, wait=False))
+            with os_errors_explained(lock, "name a place in --output that this account can use"):
+                stack.callback(lock.unlink, missing_ok=True)
+                stack.enter_context(process_lock(lock, wait=False))
         yield
 
 
