@@ -15,7 +15,9 @@ from tlcluster.checkup.finding import Finding, Nodes
 from tlcluster.checkup.link import SECRET_BYTES, peers
 from tlcluster.checkup.stores import is_directory, marked, new_mark, smallest_shard
 from tlcluster.checkup.versions import versions
+from tlcluster.errors import UserError
 from tlcluster.orchestration.admission import workers_that_fit
+from tlcluster.orchestration.attempt import reason
 from tlcluster.orchestration.cluster import Place, places
 from tlcluster.orchestration.inspector import AT_ONCE, Arrival, Brief, Inspector
 from tlcluster.orchestration.ready import Ready
@@ -50,12 +52,22 @@ def inspected(ready: Ready, output: Store, used: Sequence[Place], show: Show) ->
         output: the folder of all runs.
         used: the nodes to look at.
         show: see `Show`.
+
+    Raises:
+        UserError: the cluster was lost, or the output cannot be written.
+        StoreUnavailable: storage does not answer the driver.
     """
     names = labels([place.record.host for place in used])
     brief = new_brief(ready, output)
     began = time.monotonic()
-    with marked(output, brief.mark, len(used)), started(ready, brief, used) as actors:
-        answers = asked(actors, began, show, connects=brief.connects)
+    try:
+        with marked(output, brief.mark, len(used)), started(ready, brief, used) as actors:
+            answers = asked(actors, began, show, connects=brief.connects)
+    except ray.exceptions.RayError as failure:
+        raise UserError(
+            f"the Ray cluster was lost during the check ({reason(failure)}); see that its head "
+            "runs, and check again"
+        ) from None
     hosts = {
         one.arrival.place: name
         for name, one in zip(names, answers, strict=True)
@@ -117,7 +129,8 @@ def started(ready: Ready, brief: Brief, used: Sequence[Place]) -> Iterator[list[
         yield actors
     finally:
         for actor in actors:
-            ray.kill(actor)
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.kill(actor)
 
 
 def asked(actors: Sequence[Any], began: float, show: Show, *, connects: bool) -> list[Answers]:
