@@ -59,7 +59,7 @@ run: env ## train and compare the four experiments; make run ARGS="--profile pap
 	@.venv/bin/python jobs/run_all.py $(ARGS)
 
 test: dev-env debian ## tests, ruff and mypy; make test ARGS="tests/test_order.py -k shards"
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest $(side_by_side) $(ARGS)
 
 test-gpu: dev-env ## the tests that need an NVIDIA GPU, with their figures; skipped elsewhere
 	@.venv/bin/python -m pytest -m gpu $(ARGS)
@@ -84,6 +84,9 @@ lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=
 clean: ## remove .venv and what tools leave behind; runs/ stays
 	@rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find jobs tests tlcluster -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Two processes, a file at a time each: real clusters wait a lot. The order is that of conftest.py.
+side_by_side = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lock = .venv/bin/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

@@ -32,6 +32,16 @@ hypothesis.settings.register_profile("tlcluster", deadline=None)
 hypothesis.settings.load_profile("tlcluster")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with real clusters come first.
+
+    `make test` deals the files out to two processes. These take longest and wait a lot; at the end
+    one of them would run alone.
+    """
+    clusters = {item.path for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in clusters)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts() -> None:
     """What is started in the background ignores SIGINT, and so would all that it starts."""
