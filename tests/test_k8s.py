@@ -103,8 +103,9 @@ def checked(*files: Path) -> subprocess.CompletedProcess[str]:
     """The check of the CustomResourceDefinitions that lie beside the checkout."""
     script = SHARED / "crd_check.py"
     if not script.is_file():
-        # In CI, the files must be there.
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+        # Beside a checkout that is to be tested in full, missing files are a mistake.
+        in_full = os.environ.get("CI") == "true" and SHARED.parent.exists()
+        (pytest.fail if in_full else pytest.skip)(
             "the CRDs of KubeRay and Kueue are not in ../shared/k8s beside the checkout"
         )
     return tool("python", script, *files)

@@ -134,7 +134,7 @@ def checked(
     other.parent.mkdir()
     other.write_text("Metadata-Version: 2.1\nName: tensorflow\nVersion: 2.20.0\n")
     wrong = {
-        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_ACCESS_KEY_ID": "wrong",
         "AWS_SECRET_ACCESS_KEY": "x" * 40,
         "PYTHONPATH": str(tmp_path),
         "XDG_CACHE_HOME": str(small_disk),
