@@ -317,6 +317,7 @@ def wait_for(net: int, port: int, path: str) -> None:
         time.sleep(1)
 
 
+@pytest.mark.drill  # its commands are run one by one below
 @pytest.mark.cluster
 def test_a_run_from_the_operators_commands_to_the_report(claim: Path, tmp_path: Path) -> None:
     flags = "--profile quick --experiments frozen --epochs 1 --weights none"

@@ -235,6 +235,7 @@ def test_a_job_whose_end_is_announced_goes_on_after_a_requeue_where_it_was(
     assert lab.left() == before
 
 
+@pytest.mark.drill  # the scripts are tested with stand-ins
 def test_a_requeued_and_cancelled_job_leaves_nothing_on_its_nodes_and_a_report_can_follow(
     lab: Lab, store: Path
 ) -> None:

@@ -215,6 +215,7 @@ def test_the_same_command_gives_the_same_results_whatever_befell_it(
     assert [e["name"] for e in straight["experiments"]] == [e["name"] for e in one["experiments"]]
 
 
+@pytest.mark.drill  # the decision is tested with fakes
 @pytest.mark.cluster
 @pytest.mark.usefixtures("on_one_core")
 def test_an_experiment_past_its_deadline_fails_alone(store: Path, output: Path) -> None:
@@ -237,6 +238,7 @@ def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
+@pytest.mark.drill  # test_train has the worker
 @pytest.mark.cluster
 def test_a_damaged_shard_fails_every_experiment_that_meets_it_with_what_was_found(
     small_cinic: Path, tmp_path: Path

@@ -124,6 +124,7 @@ def undisturbed(place: Store, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return results(place, "undisturbed", folder)
 
 
+@pytest.mark.drill  # the decision is tested with fakes, the workers in test_train
 @pytest.mark.cluster
 def test_a_run_whose_storage_goes_away_waits_and_ends_with_the_same_results(
     s3: EmbeddedStore, place: Store, undisturbed: Any, tmp_path: Path

@@ -418,6 +418,7 @@ def test_one_worker_and_two_train_a_whole_network_alike(trained: Get) -> None:
     assert_close(trained("finetuned"), trained("finetuned, two workers"), 1e-3)
 
 
+@pytest.mark.drill  # one step without an image is tested below
 def test_a_worker_may_have_no_image_at_all(trained: Get) -> None:
     alone, two = trained("few images"), trained("few images, two workers")
     assert alone.predictions["probabilities"].shape == (1, 10)
