@@ -21,7 +21,8 @@ create = "$$python" -m venv --clear --prompt tlcluster .venv
 install := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 else
 create = "$(UV)" venv --quiet --clear --prompt tlcluster --python "$$python" .venv
-install := "$(UV)" pip install --quiet --python .venv/bin/python
+# Compiled at once, as pip does: where Python may write none, each process would compile all again.
+install := "$(UV)" pip install --quiet --compile-bytecode --python .venv/bin/python
 endif
 locked := $(install) --require-hashes --only-binary :all: --requirement
 
