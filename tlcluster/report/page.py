@@ -37,16 +37,21 @@ MANY_MEASURES = 4
 """With more experiments than this, the table of classes has F1 only."""
 
 
-def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
-    """The page: one file that refers to nothing outside itself, all text from records escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tlcluster.report"),
+def page_environment(*packages: str) -> jinja2.Environment:
+    """Templates of these packages, the first that has one; every text is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
+    """The page: one file that refers to nothing outside itself, all text from records escaped."""
+    environment = page_environment("tlcluster.report")
     environment.filters.update(
         percent=percent, points=points, number=number, p_value=p_value, duration=duration,
         gib=gib, moment=moment, listing=listing, plain=plain,

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jinja2
-
 from tlcluster.experiments import Experiment
 from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.figures.style import COLOURS, Style, styles
 from tlcluster.report.formats import duration, moment, percent
+from tlcluster.report.page import page_environment
 from tlcluster.storage.protocol import Store
 from tlcluster.tuning.figures import progress
 from tlcluster.tuning.importance import importances
@@ -103,17 +102,8 @@ def shown_experiment(
 
 def render_page(manifest: TuningManifest, shown: list[Shown]) -> str:
     """The page: one file that refers to nothing outside itself, all text escaped."""
-    environment = jinja2.Environment(
-        # The style sheet is the report's.
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("tlcluster.tuning"), jinja2.PackageLoader("tlcluster.report")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    # The head and the style sheet are the report's.
+    environment = page_environment("tlcluster.tuning", "tlcluster.report")
     environment.filters.update(percent=percent, duration=duration, moment=moment)
     return environment.get_template("tuning.html").render(
         manifest=manifest, shown=shown, colours=COLOURS
