@@ -163,7 +163,7 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
     Raises:
         UserError: a key or a value is not allowed.
     """
-    _check_keys(table, ("profile", "every", "experiments"), f"{where}: ")
+    check_keys(table, ("profile", "every", "experiments"), f"{where}: ")
     experiments = dict(EXPERIMENTS)
     if "profile" in table:
         base = table["profile"]
@@ -173,9 +173,9 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
                 f"{nearest(str(base)[:100], PROFILES)}"
             )
         _, experiments = load_profile(base)
-    every = _table(table, "every", f"{where}: ")
-    _check_keys(every, RECIPE, f"{where}: every.")
-    entries = _table(table, "experiments", f"{where}: ")
+    every = table_at(table, "every", f"{where}: ")
+    check_keys(every, RECIPE, f"{where}: every.")
+    entries = table_at(table, "experiments", f"{where}: ")
     if len(entries) > MOST_EXPERIMENTS:
         raise UserError(
             f"{where}: has {len(entries)} experiments; a file has at most {MOST_EXPERIMENTS}"
@@ -219,9 +219,9 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> tuple[str, dict[str, Any]]:
     """The beginning of an error message about an experiment's keys, and its checked table."""
-    table = _table(entries, name, f"{where}: experiments.")
+    table = table_at(entries, name, f"{where}: experiments.")
     at = f"{where}: experiments.{name}."
-    _check_keys(table, (*_ABOUT, *RECIPE), at)
+    check_keys(table, (*_ABOUT, *RECIPE), at)
     for key, most in _ABOUT.items():
         value = table.get(key, "text")
         if not (isinstance(value, str) and value.isprintable() and 0 < len(value) <= most):
@@ -250,14 +250,16 @@ def _check_names(added: Collection[str], known: Collection[str], where: str) -> 
         taken[name.lower()] = name
 
 
-def _table(parent: Mapping[str, Any], key: str, at: str) -> Mapping[str, Any]:
+def table_at(parent: Mapping[str, Any], key: str, at: str) -> Mapping[str, Any]:
+    """The table under a key, empty if there is none. Raises UserError if it is no table."""
     table = parent.get(key, {})
     if not isinstance(table, dict):
         raise UserError(f"{at}{key} = {_literal(table)}: give a table of keys and values")
     return table
 
 
-def _check_keys(table: Mapping[str, Any], allowed: Collection[str], at: str) -> None:
+def check_keys(table: Mapping[str, Any], allowed: Collection[str], at: str) -> None:
+    """Raises UserError for a key that is not allowed; `at` is where the table stands."""
     for key in table:
         if key not in allowed:
             raise UserError(f"{at}{key}: no such key; {nearest(key, allowed)}")

@@ -161,17 +161,21 @@ def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
     return manifest if old is None else continued(old, manifest, order)
 
 
-def refuse_to_overwrite(run: Store) -> None:
-    """Refuse a folder that holds other files: a run would overwrite those with the same names.
+def refuse_to_overwrite(folder: Store, kind: str = "run") -> None:
+    """Refuse a folder that holds other files, which might have the names of ours.
+
+    Args:
+        folder: has no manifest.
+        kind: what would be written there.
 
     Raises:
-        UserError: the folder of the run has no manifest but other files.
+        UserError: it holds files.
     """
-    others = [item.key for item in run.list() if not item.key.startswith(".")]
+    others = [item.key for item in folder.list() if not item.key.startswith(".")]
     if others:
         raise UserError(
-            f"{run.url}: holds files and no run ({others[0][:100]!r} and {len(others) - 1} more); "
-            "a run would write among them: use another --run-name or --output"
+            f"{folder.url}: holds files and no {kind} ({others[0][:100]!r} and {len(others) - 1} "
+            f"more); a {kind} would write among them: use another --run-name or --output"
         )
 
 

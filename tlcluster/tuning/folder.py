@@ -7,6 +7,7 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.manifest import utc_now, versions
 from tlcluster.orchestration.ready import Ready
+from tlcluster.orchestration.suite import refuse_to_overwrite
 from tlcluster.recipe_files import profile_name
 from tlcluster.settings import TuneSettings
 from tlcluster.storage.protocol import ObjectMissing, Store
@@ -50,12 +51,7 @@ def refuse_another(
     """
     old = read_manifest(folder)
     if old is None:
-        others = [item.key for item in folder.list() if not item.key.startswith(".")]
-        if others:
-            raise UserError(
-                f"{folder.url}: holds files and no search ({others[0][:100]!r} and "
-                f"{len(others) - 1} more); use another --run-name or --output"
-            )
+        refuse_to_overwrite(folder, "search")
         return None
     before = _facts(profile_name(old.profile), old.seed, old.searches)
     now = _facts(profile_name(settings.profile), settings.seed, asked)

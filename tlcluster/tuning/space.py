@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tlcluster.cli import nearest
 from tlcluster.errors import UserError
 from tlcluster.experiments import RECIPE, Experiment
-from tlcluster.recipe_files import changed, read_toml
+from tlcluster.recipe_files import changed, check_keys, read_toml, table_at
 
 BUILT_IN = Path(__file__).with_name("spaces.toml")
 
@@ -33,9 +33,6 @@ class Choice(NamedTuple):
     """One of some values."""
 
     values: tuple[Value, ...]
-
-    def __contains__(self, value: object) -> bool:
-        return any(type(value) is type(one) and value == one for one in self.values)
 
     def __str__(self) -> str:
         return ", ".join(str(value) for value in self.values)
@@ -77,22 +74,18 @@ def load_space(path: str | None, experiment: Experiment, known: Mapping[str, Exp
     """
     where = path or BUILT_IN.name
     table = read_toml(path or str(BUILT_IN), "--space")
-    for key in table:
-        if key not in ("every", "experiments"):
-            raise UserError(
-                f"{where}: {key}: no such key; {nearest(key, ('every', 'experiments'))}"
-            )
-    own = _table(table, "experiments", f"{where}: ")
+    check_keys(table, ("every", "experiments"), f"{where}: ")
+    own = table_at(table, "experiments", f"{where}: ")
     for name in own:
         # The built-in space knows the study's experiments; a recipe may have fewer.
         if name not in known:
             raise UserError(f"{where}: experiments.{name}: {nearest(name, known)}")
     space: dict[str, Choice | Range] = {}
     for at, entries in (
-        (f"{where}: every.", _table(table, "every", f"{where}: ")),
+        (f"{where}: every.", table_at(table, "every", f"{where}: ")),
         (
             f"{where}: experiments.{experiment.name}.",
-            _table(own, experiment.name, f"{where}: experiments."),
+            table_at(own, experiment.name, f"{where}: experiments."),
         ),
     ):
         for field, given in entries.items():
@@ -142,13 +135,6 @@ def _bound(experiment: Experiment, field: str, name: str, value: Any, at: str) -
         raise UserError(f"{at}{field}: {name} = {value}: give a number")
     changed(experiment, {field: value}, at, strict=True)
     return value
-
-
-def _table(parent: Mapping[str, Any], key: str, at: str) -> Mapping[str, Any]:
-    table = parent.get(key, {})
-    if not isinstance(table, dict):
-        raise UserError(f"{at}{key} = {table}: give a table of keys and values")
-    return table
 
 
 def rounded(space: Space, fields: Mapping[str, Value]) -> dict[str, Value]:
