@@ -1,8 +1,6 @@
 """Trials in Ray Tune: processes that train one after another, ASHA, and Optuna's suggestions."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from tlcluster.experiments import Experiment
+from tlcluster.orchestration.environment import replaced
 from tlcluster.recipe_files import changed
 from tlcluster.training.task import Task
 from tlcluster.tuning.records import Planned
@@ -220,7 +219,7 @@ def train_trials(
     resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     process = tune.with_resources(tune.with_parameters(TrialProcess, order=order), resources)
     epochs = order.experiment.epochs
-    with _quiet():
+    with replaced(QUIET):
         tune.Tuner(
             process,
             tune_config=tune.TuneConfig(
@@ -253,14 +252,3 @@ def train_trials(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(QUIET)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

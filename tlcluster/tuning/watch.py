@@ -43,9 +43,6 @@ class Watch(NotSaved, tune.Callback):
         self.begin(planned)
         return planned
 
-    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
-        self.begin(Planned(**_config(trial)))
-
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
         if EPOCH not in result:
             return
@@ -80,7 +77,7 @@ class Watch(NotSaved, tune.Callback):
             self._changed(record)
 
     def _update(self, trial: Any, *, write: bool = False, **fields: Any) -> None:
-        number = _config(trial)["number"]
+        number = trial.config["number"]
         record = self._records[number].model_copy(update=fields)
         self._records[number] = record
         if write:
@@ -99,10 +96,6 @@ class Spent(NotSaved, tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._seconds is not None and self._spent() >= self._seconds
-
-
-def _config(trial: Any) -> dict[str, Any]:
-    return {field: trial.config[field] for field in Planned._fields}
 
 
 def _reason(trial: Any) -> str:
