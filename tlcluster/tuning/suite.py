@@ -99,12 +99,15 @@ def run_tuning(settings: TuneSettings, command: str, started: float) -> int:
                 console, heading, settings.trials, (settings.finalists + 1) * settings.seeds
             ) as table,
         ):
-            orders = [new_order(ready, one, folder, output, started) for one in ready.experiments]
+            share = admission(settings, ready)
+            orders = [
+                new_order(ready, share, one, folder, output, started) for one in ready.experiments
+            ]
             for order in orders:
                 name = order.experiment.name
                 search(
                     settings,
-                    admission(settings, ready),
+                    share,
                     order,
                     spaces[name],
                     records[name],
@@ -143,7 +146,12 @@ def admission(settings: TuneSettings, ready: Ready) -> Admission:
 
 
 def new_order(
-    ready: Ready, experiment: Experiment, folder: Store, output: Store, started: float
+    ready: Ready,
+    share: Admission,
+    experiment: Experiment,
+    folder: Store,
+    output: Store,
+    started: float,
 ) -> Order:
     """What every process that trains trials of an experiment is given."""
     task = new_task(
@@ -156,7 +164,8 @@ def new_order(
         earlier_seconds=0.0,
         attempt=1,
     )
-    # One thread a trial: trials fill the machine side by side.
+    # A trial reserves less than an experiment of a run: others train beside it.
+    task = task._replace(threads=share.threads, gpus=share.gpus_per_worker)
     content = ready.weights[experiment.base].content
     return Order(experiment, task, [ray.put(content)], f"{folder.url}/{TRIALS}")
 
