@@ -316,7 +316,11 @@ def test_a_job_that_is_stopped_leaves_a_partial_report_that_says_so(
     assert stopped.results["run"]["status"] == "interrupted"
     for experiment in stopped.results["experiments"][1:]:
         history = experiment["history"]["val_accuracy"]
-        assert history == [epoch.val_accuracy for epoch in stopped.epochs[experiment["name"]]]
+        recorded = [epoch.val_accuracy for epoch in stopped.epochs[experiment["name"]]]
+        # Workers that do not stop in time are killed after the report is written, for Ray gives
+        # the driver three seconds: an epoch may end in between.
+        assert history == recorded[: len(history)]
+        assert len(history) >= len(recorded) - 1
         assert 0 < len(history) < 9
 
 
