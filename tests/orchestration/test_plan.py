@@ -14,7 +14,8 @@ from rich.console import Console
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration import plan, ready
-from tlcluster.orchestration.plan import count, matrix_product_rate, show_plan
+from tlcluster.orchestration.estimate import matrix_product_rate
+from tlcluster.orchestration.plan import count, show_plan
 from tlcluster.orchestration.ready import made_ready
 from tlcluster.records import NodeRecord
 from tlcluster.settings import RunSettings

@@ -124,8 +124,12 @@ def test_another_space_is_refused_with_the_difference(
     assert left == {path: before[path] for path in left}
 
 
-def test_the_flags_of_a_search_are_checked_before_anything_starts(tmp_path: Path) -> None:
+def test_the_flags_of_a_search_are_checked_before_anything_starts(
+    store: Path, tmp_path: Path
+) -> None:
+    less = ("frozen", "--budget", 1e-9, "--store", store, "--weights", "none")
     for flags, message in (
+        (less, "--budget 1e-09: a trial of frozen takes at least "),
         (("frosen",), "no experiment 'frosen'; did you mean frozen"),
         (("frozen", "--trials", 0), "--trials 0: "),
         (("frozen", "--budget", -1), "--budget -1"),

@@ -1,17 +1,14 @@
 """What `--dry-run` prints: what would run where."""
 
-import time
 from collections.abc import Sequence
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tlcluster.backbones import BACKBONES
 from tlcluster.cinic10 import SPLITS
-from tlcluster.cost import flop
 from tlcluster.experiments import Experiment, differences
 from tlcluster.orchestration.display import duration
+from tlcluster.orchestration.estimate import matrix_product_rate, seconds_alone
 from tlcluster.orchestration.ready import Ready
 from tlcluster.terminal import printable
 from tlcluster.training.work import Work, ask_work
@@ -37,23 +34,9 @@ def show_plan(console: Console, ready: Ready) -> None:
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
     works = ask_work(ready.experiments, image_shape=index.image_shape, classes=len(index.classes))
-    work = [
-        flop(
-            experiment,
-            one.forward_flop,
-            rows,
-            settings.views,
-            features=settings.feature_cache,
-            trained=one.trained_share,
-        )
-        for experiment, one in zip(ready.experiments, works, strict=True)
-    ]
     rate = None if admission.gpus_per_worker else matrix_product_rate()
-    seconds = [
-        flops / (BACKBONES[experiment.base].efficiency * rate) if rate else 0.0
-        for experiment, flops in zip(ready.experiments, work, strict=True)
-    ]
-    times = [duration(one) if rate else "" for one in seconds]
+    seconds = seconds_alone(ready, works, rows, rate) if rate else []
+    times = [duration(one) for one in seconds] or [""] * len(works)
     console.print(_table(ready.experiments, works, times))
     if rate:
         say(
@@ -87,15 +70,3 @@ def _table(experiments: Sequence[Experiment], works: Sequence[Work], times: Sequ
         parameters = f"{work.trainable_params:,}"
         table.add_row(experiment.name, parameters, ", ".join(differences(experiment)), at_most)
     return table
-
-
-def matrix_product_rate() -> float:
-    """This machine's rate in float32 matrix products, in floating-point operations per second."""
-    size = 1024
-    matrix = np.random.default_rng(0).random((size, size), dtype=np.float32)
-    fastest = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        _ = matrix @ matrix
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2 * size**3 / fastest

@@ -68,6 +68,9 @@ _CHECK = botocore.config.Config(
 """For the first request: a wrong address is reported soon, a busy server is asked again."""
 # Callers bring their own threads, one per object; threads per object on top only add overhead.
 _TRANSFER = TransferConfig(use_threads=False)
+# The weights of VGG16 with a head are 60 MB. One request takes them to stores without multipart
+# uploads too.
+_UPLOAD = TransferConfig(use_threads=False, multipart_threshold=2**26, multipart_chunksize=2**26)
 
 # A HEAD, with which some versions of s3transfer begin a download, has no body in its answer:
 # credentials that are refused only show as its status.
@@ -182,7 +185,7 @@ class S3Store:
     def put(self, key: str, data: bytes | Path) -> None:
         def upload(client: "S3Client") -> None:
             with _opened(data) as body:
-                client.upload_fileobj(body, self._bucket, self._name(key), Config=_TRANSFER)
+                client.upload_fileobj(body, self._bucket, self._name(key), Config=_UPLOAD)
 
         self._call(key, upload)
 

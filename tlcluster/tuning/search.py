@@ -79,6 +79,8 @@ def search(
             stop=spent if suggests else Spent(None, lambda: 0.0),
             scratch=scratch,
         )
+        # Tune calls no one when a budget ends its trials.
+        watch.stop_running()
 
     left = unfinished(trials)
     if not trials:

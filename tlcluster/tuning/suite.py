@@ -12,6 +12,7 @@ from tlcluster import cli
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
+from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.manifest import utc_now
 from tlcluster.orchestration.plan import count, say
 from tlcluster.orchestration.ready import Ready, made_ready
@@ -25,6 +26,7 @@ from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import delete_view
 from tlcluster.training.task import feature_key
+from tlcluster.tuning.budget import refuse_less_than_a_trial, trial_seconds
 from tlcluster.tuning.folder import (
     begun,
     read_trials,
@@ -67,6 +69,16 @@ def run_tuning(settings: TuneSettings, command: str, started: float) -> int:
     """
     console = Console()
     settings = settings.named()
+    try:
+        return _searched(console, settings, command, started)
+    except (KeyboardInterrupt, SystemExit):
+        if not settings.dry_run:
+            again = f"run the same command again with --run-name {settings.run_name} to go on"
+            say(console, f"interrupted; {again}")
+        raise
+
+
+def _searched(console: Console, settings: TuneSettings, command: str, started: float) -> int:
     recipe = settings.suite().recipe()
     known = {one.name: one for one in recipe.experiments}
     spaces = {one.name: load_space(settings.space, one, known) for one in recipe.chosen}
@@ -79,8 +91,10 @@ def run_tuning(settings: TuneSettings, command: str, started: float) -> int:
         folder = stack.enter_context(opened_output(url))
         asked = searches(recipe.chosen, spaces)
         # Before Ray is started, which takes a while.
-        refuse_another(folder, settings, asked, None)
+        old = refuse_another(folder, settings, asked, None)
         ready = made_ready(settings.suite(), stack)
+        if settings.budget is not None and old is None:
+            refuse_less_than_a_trial(settings.budget, trial_seconds(ready))
         for notice in filter(None, (found.notice for found in ready.weights.values())):
             say(console, notice)
         try:
@@ -203,9 +217,11 @@ def show_plan(
     }
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
+    seconds = trial_seconds(ready)
     for experiment in ready.experiments:
         epochs, trials = count(experiment.epochs, "epoch"), count(settings.trials, "trial")
-        say(console, f"{experiment.name}: {trials} of at most {epochs}, in")
+        time = f", the first about {duration(seconds[experiment.name])}" if seconds else ""
+        say(console, f"{experiment.name}: {trials} of at most {epochs}{time}, in")
         for field, words in as_record(spaces[experiment.name]).items():
             say(console, f"  {field:16s} {words}")
     say(console, "Dry run: nothing was started.")

@@ -1,4 +1,7 @@
-"""What a person sees while a search runs: a live table, or one line for each trial that ends."""
+"""What a person sees while a search runs: a live table, or lines.
+
+A line when a trial starts and ends, and while it runs for an epoch now and then.
+"""
 
 import time
 from collections.abc import Mapping
@@ -16,6 +19,9 @@ from tlcluster.tuning.trials import RECIPE_TRIAL, searched
 
 Trials = Mapping[int, TrialRecord]
 
+LINE_SECONDS = 60.0
+"""Least time between two lines of a trial that runs: its epochs may be short or long."""
+
 
 class SearchTable:
     """Shows the searches of all experiments."""
@@ -32,10 +38,14 @@ class SearchTable:
         self._wanted, self._finals = wanted, finals
         self._began = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4) if redraws(console) else None
+        self._said: dict[tuple[str, int], float] = {}
+        """Experiment and trial that runs → when a line said so."""
 
     def __enter__(self) -> "SearchTable":
         if self._live:
             self._live.start()
+        else:
+            self._print(self._heading)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,18 +67,30 @@ class SearchTable:
         """
         if self._live:
             self._live.update(self._table(all_trials))
-        elif now and now.status != "running":
+        elif now and self._is_due((experiment.name, now.number), running=now.status == "running"):
             trials = all_trials[experiment.name]
-            best = max((one.best or 0.0 for one in trials.values()), default=0.0)
-            text = (
-                f"{experiment.name:12s} trial {now.number:3d}  {now.status:8s}  epoch "
-                f"{len(now.val_accuracy)}/{experiment.epochs}  val. accuracy {percent(now.best)}  "
-                f"best {percent(best)}  {words(experiment, now)}"
-            )
-            error = f"  {one_line(now.error)}" if now.error else ""
-            self._console.print(
-                printable(text) + error, highlight=False, soft_wrap=True, markup=False
-            )
+            best = max((one.best for one in trials.values() if one.best is not None), default=None)
+            parts = [f"{experiment.name:12s} trial {now.number:3d}  {now.status:8s}"]
+            if now.val_accuracy:
+                parts += [
+                    f"epoch {len(now.val_accuracy)}/{experiment.epochs}",
+                    f"val. accuracy {percent(now.best)}",
+                    f"best {percent(best)}",
+                ]
+            parts.append(words(experiment, now))
+            if now.error:
+                parts.append(one_line(now.error))
+            self._print("  ".join(parts))
+
+    def _is_due(self, trial: tuple[str, int], *, running: bool) -> bool:
+        now = time.monotonic()
+        if running and now - self._said.get(trial, -LINE_SECONDS) < LINE_SECONDS:
+            return False
+        self._said[trial] = now
+        return True
+
+    def _print(self, text: str) -> None:
+        self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def _table(self, all_trials: Mapping[str, Trials]) -> Table:
         result = Table(title=escape(self._heading), title_justify="left", title_style="bold")

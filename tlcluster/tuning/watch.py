@@ -76,9 +76,17 @@ class Watch(NotSaved, tune.Callback):
             self._write(record)
             self._changed(record)
 
+    def stop_running(self) -> None:
+        """Record that what still runs was stopped: the budget is spent."""
+        for number, record in self._records.items():
+            if record.status == "running":
+                self._keep(number, record.model_copy(update={"status": "stopped"}), write=True)
+
     def _update(self, trial: Any, *, write: bool = False, **fields: Any) -> None:
         number = trial.config["number"]
-        record = self._records[number].model_copy(update=fields)
+        self._keep(number, self._records[number].model_copy(update=fields), write=write)
+
+    def _keep(self, number: int, record: TrialRecord, *, write: bool) -> None:
         self._records[number] = record
         if write:
             self._write(record)
