@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tlcluster
 from tlcluster.cinic10 import ARCHIVE_URL
-from tlcluster.cli import OK, nearest, parse
+from tlcluster.cli import FAILED, OK, nearest, parse
 from tlcluster.errors import UserError
 from tlcluster.settings import (
     BenchSettings,
@@ -24,6 +24,7 @@ from tlcluster.settings import (
     ReportSettings,
     RunSettings,
     TuneSettings,
+    VerifySettings,
 )
 from tlcluster.terminal import printable
 
@@ -142,6 +143,38 @@ def report(argv: Sequence[str], typed: str) -> int:
     return OK
 
 
+def verify(argv: Sequence[str], typed: str) -> int:
+    """Check a run's report against its records."""
+    settings = parse(VerifySettings, typed, COMMANDS["verify"].about, argv)
+    from tlcluster.report.runs import open_run
+    from tlcluster.report.verify import SplitImages, verify
+
+    store, split = open_run(settings.run), None
+    if settings.store is not None:
+        from tlcluster.dataset.labels import sources_and_labels
+        from tlcluster.dataset.shards import read_index
+        from tlcluster.report.runs import read_run
+        from tlcluster.storage.open import open_store
+
+        images = open_store(settings.store)
+        index, sha256 = read_index(images)
+        expected = read_run(store).manifest.dataset.index_sha256
+        if sha256 != expected:
+            raise UserError(
+                f"--store {settings.store}: is not the data set of this run: its index has sha256 "
+                f"{sha256}, the run's had {expected}; give the store that it was trained on"
+            )
+        split = SplitImages(*sources_and_labels(images, index, "test"))
+    failed = 0
+    for claim in verify(store, split):
+        failed += claim.verdict == "FAILS"
+        print(printable(f"{claim.verdict:12s} {claim.claim}"))
+        for line in claim.found:
+            print(printable(f"{'':12s}   {line}"))
+    print("all that was checked holds" if not failed else f"{failed} of these claims do not hold")
+    return FAILED if failed else OK
+
+
 def bench(argv: Sequence[str], typed: str) -> int:
     """Measure tlcluster beside other libraries."""
     settings = parse(BenchSettings, typed, COMMANDS["bench"].about, argv)
@@ -181,6 +214,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "Write the report of a run again, from its records. The run may be finished, "
             "interrupted or still running. The last line is the path of the report.",
             report,
+        ),
+        "verify": Command(
+            "Compute every number of a report again from the stored predictions, and compare. Also "
+            "checks, by sha256, that results, predictions and weights are those that the run "
+            "wrote. Needs neither TensorFlow nor Ray. Exit status: 0 if all that was checked "
+            "holds, 1 if not; what does not is named.",
+            verify,
         ),
         "bench": Command("Measure tlcluster beside other libraries on this machine.", bench),
     }

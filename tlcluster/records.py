@@ -116,6 +116,9 @@ class ExperimentResult(Record):
     includes the turns of others where experiments queue."""
     images_per_second: float | None = None
     """Training images a second over all epochs."""
+    sha256: dict[str, str] = {}
+    """Of the files that the training wrote at its end, by their name. Empty in runs of version
+    0.1.0."""
 
 
 class DatasetRecord(Record):
@@ -183,6 +186,9 @@ class RunManifest(Record):
     """The settings that decide the results; a rerun under this name must have the same."""
     recipe: str | None = None
     """Content of the recipe file; None for a built-in profile."""
+    results_sha256: dict[str, str] = {}
+    """Experiment → sha256 of its `result.json`, once the run has ended. Empty in runs of version
+    0.1.0."""
 
     @property
     def base_weights(self) -> dict[str, WeightsRecord]:

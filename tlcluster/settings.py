@@ -412,6 +412,17 @@ class ReportSettings(BaseModel):
     )
 
 
+class VerifySettings(ReportSettings):
+    """The flags of `verify`."""
+
+    store: str | None = Field(
+        None,
+        description="the data set that the run was trained on: s3://BUCKET/PREFIX or a directory; "
+        "the predictions' images and labels are compared with it [not compared]",
+        json_schema_extra={"metavar": "URL"},
+    )
+
+
 BENCH_PARTS = {
     "input": ("input",),
     "scaling": ("scaling",),

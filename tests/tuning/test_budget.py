@@ -13,8 +13,8 @@ def test_a_budget_of_less_than_one_trial_is_refused_with_one_that_does() -> None
     with pytest.raises(UserError) as refused:
         refuse_less_than_a_trial(1.5, seconds)
     assert str(refused.value) == (
-        "--budget 1.5: a trial of finetuned takes at least 2:00:00 on this machine, 2 worker-hours; "
-        "give room for some of them, --budget 20, or fewer --epochs"
+        "--budget 1.5: a trial of finetuned takes at least 2:00:00 on this machine, 2 "
+        "worker-hours; give room for some of them, --budget 20, or fewer --epochs"
     )
     refuse_less_than_a_trial(2.0, seconds)
     # The speed of GPUs is not known before.

@@ -1,6 +1,7 @@
 """A run from its settings to its report."""
 
 import contextlib
+import hashlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,12 @@ from tlcluster.orchestration.manifest import (
 )
 from tlcluster.orchestration.plan import say, show_plan
 from tlcluster.orchestration.ready import Ready, made_ready
-from tlcluster.records import RunManifest, RunStatus
+from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
 from tlcluster.settings import RunSettings
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
-from tlcluster.storage.protocol import Store
+from tlcluster.storage.protocol import ObjectMissing, Store
 
 MANIFEST_LOCK = ".manifest.lock"
 """Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
@@ -189,6 +190,10 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
     """
     manifest = read_manifest(run) or manifest
     statuses = {read_result(run, name).status for name in manifest.experiments}
+    digests = {}
+    for name in manifest.experiments:
+        with contextlib.suppress(ObjectMissing):
+            digests[name] = hashlib.sha256(run.get(f"{name}/{RESULT}")).hexdigest()
     status: RunStatus = "finished"
     if "interrupted" in statuses:
         status = "interrupted"
@@ -204,6 +209,7 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
                 "status": status,
                 "finished": None if status == "running" else utc_now(),
                 "wall_seconds": manifest.wall_seconds + seconds,
+                "results_sha256": digests,
             }
         ),
     )

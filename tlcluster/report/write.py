@@ -3,11 +3,13 @@
 With many classes also `per_class.csv` and one `confusion_<experiment>.csv` for each experiment.
 """
 
+from collections.abc import Mapping
+
 from tlcluster import records
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.page import render_page
-from tlcluster.report.runs import read_run
+from tlcluster.report.runs import Run, read_run
 from tlcluster.report.tables import confusion_csv, per_class_csv, results_json, summary_csv
 from tlcluster.storage.protocol import Store
 
@@ -33,17 +35,23 @@ def write_report(store: Store, run_prefix: str = "") -> str:
     run = read_run(store, run_prefix)
     folder = f"{run_prefix}{records.REPORT}/"
     # Before the figures, which take seconds: a command that is being stopped may not have them.
-    store.put(f"{folder}summary.csv", summary_csv(run).encode())
-    store.put(f"{folder}results.json", results_json(run).encode())
-    if len(run.manifest.dataset.classes) > MANY_CLASSES:
-        # The page shows the extremes only.
-        store.put(f"{folder}per_class.csv", per_class_csv(run).encode())
-        for one in run.experiments:
-            if one.metrics:
-                store.put(f"{folder}confusion_{one.name}.csv", confusion_csv(one.metrics).encode())
+    for name, text in tables(run).items():
+        store.put(folder + name, text.encode())
     figures = draw_figures(run)
     for figure in figures.values():
         store.put(f"{folder}{figure.name}.svg", figure.svg)
         store.put(f"{folder}{figure.name}.png", figure.png)
     store.put(run_prefix + INDEX, render_page(run, figures).encode())
     return run_prefix + INDEX
+
+
+def tables(run: Run) -> Mapping[str, str]:
+    """The files of the report with numbers for other programs: name → content."""
+    found = {"summary.csv": summary_csv(run), "results.json": results_json(run)}
+    if len(run.manifest.dataset.classes) > MANY_CLASSES:
+        # The page shows the extremes only.
+        found["per_class.csv"] = per_class_csv(run)
+        for one in run.experiments:
+            if one.metrics:
+                found[f"confusion_{one.name}.csv"] = confusion_csv(one.metrics)
+    return found

@@ -1,10 +1,12 @@
 """What a training leaves in the run's folder; see `tlcluster.records`."""
 
+import hashlib
 import io
 
 import numpy as np
 
-from tlcluster.dataset.shards import Index, fetched_shard
+from tlcluster.dataset.labels import sources_and_labels
+from tlcluster.dataset.shards import Index
 from tlcluster.records import (
     CONFIG,
     EPOCHS,
@@ -40,37 +42,38 @@ def write_epochs(run: Store, experiment: str, history: tuple[EpochRecord, ...]) 
     run.put(f"{experiment}/{EPOCHS}", lines.encode())
 
 
-def write_weights(run: Store, experiment: str, models: Models, *, writes: bool) -> None:
-    """Write the weights, base and head. Every worker calls it; only one `writes`."""
+def write_weights(run: Store, experiment: str, models: Models, *, writes: bool) -> str:
+    """Write the weights, base and head. Every worker calls it; only one `writes`.
+
+    Returns:
+        The sha256 of the file.
+    """
     # Reading BatchNorm's moving statistics as a whole is a collective.
     with weights_file(models.whole) as path:
         if writes:
             run.put(f"{experiment}/{WEIGHTS}", path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_predictions(
     run: Store, experiment: str, images: Store, index: Index, probabilities: np.ndarray
-) -> None:
-    """Write name, label and probabilities, float32 (n, classes), of every test image."""
+) -> str:
+    """Write name, label and probabilities, float32 (n, classes), of every test image.
+
+    Returns:
+        The sha256 of the file.
+    """
     sources, labels = sources_and_labels(images, index, "test")
     buffer = io.BytesIO()
     np.savez(buffer, source=sources, label=labels, probabilities=probabilities)
     run.put(f"{experiment}/{PREDICTIONS}", buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def write_result(run: Store, experiment: str, result: ExperimentResult) -> None:
     """Write the result. It comes last: with it, the experiment is finished."""
     _put_record(run, f"{experiment}/{RESULT}", result)
-
-
-def sources_and_labels(store: Store, index: Index, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Names (n,) as str and labels (n,) as int64 of a split, in index order."""
-    sources, labels = [], []
-    for info in index.shards(split):
-        rows = fetched_shard(store, info, index)
-        sources.append(np.char.decode(rows["source"], "utf-8"))
-        labels.append(rows["label"].astype(np.int64))
-    return np.concatenate(sources), np.concatenate(labels)
 
 
 def _put_record(run: Store, key: str, record: Record) -> None:

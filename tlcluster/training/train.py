@@ -8,14 +8,20 @@ import contextlib
 import functools
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from tlcluster.dataset.shards import Index, read_index
 from tlcluster.errors import UserError
-from tlcluster.records import EpochRecord, ExperimentResult, WorkerRecord
+from tlcluster.records import (
+    PREDICTIONS,
+    WEIGHTS,
+    EpochRecord,
+    ExperimentResult,
+    WorkerRecord,
+)
 from tlcluster.training.collective import joined_lines
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.events import Events
@@ -165,11 +171,11 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         saves.save(loop.state)
         if not is_over(loop.state, parts.schedule):
             return "interrupted"
-    _test(parts, loop.state, stores, chief=chief)
+    sha256 = _test(parts, loop.state, stores, chief=chief)
     if chief:
         began, first = task.command_started, loop.first_call_ended
         startup_seconds = None if first is None else first - began
-        result = _result(parts, loop.state, workers, startup_seconds)
+        result = _result(parts, loop.state, workers, startup_seconds, sha256)
         write_result(stores.run, name, result)
         saves.delete()
     return "finished"
@@ -185,16 +191,23 @@ def _everyones(parts: Parts, line: str) -> list[str]:
     return joined_lines(parts.strategy, line) if parts.schedule.workers > 1 else [line]
 
 
-def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) -> None:
-    """Test the best weights, and write them and the predictions."""
+def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) -> Mapping[str, str]:
+    """Test the best weights, and write them and the predictions.
+
+    Returns:
+        File → sha256.
+    """
     name = parts.task.experiment.name
     parts.reporter.show(progress_of(state, parts.schedule, Phase.TESTING))
     parts.network.use_best()
     views = (PLAIN, MIRRORED)[: parts.task.experiment.test_views]
     probabilities = np.mean([_predictions(parts, view) for view in views], axis=0)
-    write_weights(stores.run, name, parts.network.models, writes=chief)
+    sha256 = {WEIGHTS: write_weights(stores.run, name, parts.network.models, writes=chief)}
     if chief:
-        write_predictions(stores.run, name, stores.images, parts.index, probabilities)
+        sha256[PREDICTIONS] = write_predictions(
+            stores.run, name, stores.images, parts.index, probabilities
+        )
+    return sha256
 
 
 def _predictions(parts: Parts, view: int) -> np.ndarray:
@@ -208,6 +221,7 @@ def _result(
     state: TrainingState,
     workers: tuple[WorkerRecord, ...],
     startup_seconds: float | None,
+    sha256: Mapping[str, str],
 ) -> ExperimentResult:
     history, rows = state.history, parts.index.rows("train")
     train_seconds = sum(rows / epoch.images_per_second for epoch in history)
@@ -221,4 +235,5 @@ def _result(
         wall_seconds=parts.saves.wall_seconds(),
         startup_seconds=startup_seconds,
         images_per_second=len(history) * rows / train_seconds,
+        sha256=dict(sha256),
     )
