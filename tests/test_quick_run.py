@@ -128,6 +128,21 @@ def test_the_report_is_rebuilt_from_the_records_to_the_byte(output: Path, tmp_pa
     assert files() == before
 
 
+def test_every_number_and_every_hash_of_the_report_is_confirmed(
+    output: Path, tmp_path: Path
+) -> None:
+    with Command(tmp_path, "jobs/verify.py", "--run", output / NAME) as command:
+        assert command.ended() == 0, command.said()
+        lines = command.stdout.read_text().splitlines()
+    claims = [line for line in lines[:-1] if not line.startswith(" ")]
+    unchecked = [line for line in claims if not line.startswith("holds  ")]
+    # The embedded store ended with the run.
+    assert unchecked == ["not checked  the predictions are for the test images of the data set"]
+    for name in EXPERIMENTS:
+        for file in ("result.json", "predictions.npz", "model.weights.h5"):
+            assert f"holds        {name}/{file} is what the run wrote" in claims
+
+
 def test_a_finished_run_is_not_trained_again(output: Path, tmp_path: Path) -> None:
     before = {name: result(output / NAME, name) for name in EXPERIMENTS}
     with run(tmp_path, output) as command:
