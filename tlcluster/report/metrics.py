@@ -1,24 +1,18 @@
 """Predictions → test metrics: accuracy, per class, per origin, and which experiment is better."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, chi2
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tlcluster.cinic10 import ORIGINS, origin_of
 from tlcluster.errors import UserError
-
-CONFIDENCE = 0.95
-SIGNIFICANT = 0.05
-
-FEW_DISCORDANT = 25
-"""Below this many discordant pairs McNemar's test is the exact one; the customary bound for the
-chi-square approximation."""
+from tlcluster.report.seeds.accuracy import accuracy
+from tlcluster.report.seeds.contrast import contrasts
+from tlcluster.report.seeds.proportions import Interval, wilson
 
 _EPSILON = 1e-7
 """`keras.backend.epsilon()`: Keras clips probabilities to it before it takes their logarithm."""
@@ -33,13 +27,6 @@ class Predictions(NamedTuple):
     """(n,) the true classes, positions in the dataset's classes."""
     probabilities: npt.NDArray[np.float32]
     """(n, classes)."""
-
-
-class Interval(NamedTuple):
-    """A two-sided 95 % confidence interval."""
-
-    low: float
-    high: float
 
 
 class ClassMetrics(NamedTuple):
@@ -93,7 +80,7 @@ class Comparison(NamedTuple):
     """Accuracy of `a` less accuracy of `b`."""
     interval: Interval
     """Of the difference."""
-    test: Literal["exact", "chi-square"]
+    test: Literal["exact", "chi-square", "t"]
     p_value: float
     p_holm: float
     """`p_value` adjusted for all the comparisons that were made together."""
@@ -108,6 +95,7 @@ def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool 
     label = predictions.label
     predicted = predictions.probabilities.argmax(axis=1)
     right = label == predicted
+    overall = accuracy(right[np.newaxis])
     every = range(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(
         label, predicted, labels=every, zero_division=0
@@ -116,8 +104,8 @@ def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool 
     return Metrics(
         images=len(label),
         loss=cross_entropy(predictions),
-        accuracy=float(right.mean()),
-        interval=wilson(int(right.sum()), len(right)),
+        accuracy=overall.mean,
+        interval=overall.interval,
         precision_macro=float(precision.mean()),
         recall_macro=float(recall.mean()),
         f1_macro=float(f1.mean()),
@@ -149,120 +137,40 @@ def cross_entropy(predictions: Predictions) -> float:
     return float(-np.log(np.clip(p, _EPSILON, 1 - _EPSILON)).mean())
 
 
-def wilson(successes: int, trials: int) -> Interval:
-    """Wilson's score interval of a proportion.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical
-    inference", J. Am. Stat. Assoc. 22 (1927) 209–212.
-    """
-    low, high = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(float(low), float(high))
-
-
-def mcnemar(only_a: int, only_b: int) -> tuple[Literal["exact", "chi-square"], float]:
-    """McNemar's test that two classifiers are equally often right: which form of it, and p.
-
-    Only the images count that one classifier got right and the other wrong. If
-    there are few, this is the exact two-sided binomial test, else chi-square
-    with one degree of freedom and Edwards' continuity correction.
-
-    Q. McNemar, Psychometrika 12 (1947) 153–157; A. L. Edwards, Psychometrika
-    13 (1948) 185–187; for classifiers, T. G. Dietterich, Neural Computation 10
-    (1998) 1895–1923.
-    """
-    discordant = only_a + only_b
-    if discordant < FEW_DISCORDANT:
-        return "exact", float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
-    statistic = max(abs(only_a - only_b) - 1, 0) ** 2 / discordant
-    return "chi-square", float(chi2.sf(statistic, df=1))
-
-
-def paired_difference(both: int, only_a: int, only_b: int, neither: int) -> Interval:
-    """Newcombe's interval for the difference of two proportions of the same things.
-
-    Method 10 of R. G. Newcombe, "Improved confidence intervals for the
-    difference between binomial proportions based on paired data", Statistics
-    in Medicine 17 (1998) 2635–2650: Wilson's intervals of the two proportions,
-    put together with their correlation. It stays within [−1, 1] and has a
-    width where no pair is discordant.
-    """
-    n = both + only_a + only_b + neither
-    a, b = (both + only_a) / n, (both + only_b) / n
-    a_low, a_high = wilson(both + only_a, n)
-    b_low, b_high = wilson(both + only_b, n)
-    phi = _correlation(both, only_a, only_b, neither)
-    low, high = a - a_low, b_high - b
-    down = low**2 - 2 * phi * low * high + high**2
-    low, high = b - b_low, a_high - a
-    up = low**2 - 2 * phi * low * high + high**2
-    return Interval(a - b - math.sqrt(down), a - b + math.sqrt(up))
-
-
-def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:
-    """The phi coefficient. A positive numerator is corrected for continuity."""
-    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    if margins == 0:
-        return 0.0
-    numerator = float(both * neither - only_a * only_b)
-    if numerator > 0:
-        numerator = max(numerator - (both + only_a + only_b + neither) / 2, 0)
-    return numerator / math.sqrt(margins)
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's adjusted p-values, in the given order.
-
-    S. Holm, "A simple sequentially rejective multiple test procedure",
-    Scandinavian Journal of Statistics 6 (1979) 65–70.
-    """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, position in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
-        adjusted[position] = largest
-    return tuple(adjusted)
-
-
 def compare(experiments: Mapping[str, Predictions]) -> tuple[Comparison, ...]:
     """Every two experiments, in their order, on the same test images.
 
     Raises:
         UserError: two experiments were not tested on the same images.
     """
-    pairs = list(itertools.combinations(experiments, 2))
-    tables = [_table(a, b, experiments[a], experiments[b]) for a, b in pairs]
-    tests = [mcnemar(only_a, only_b) for _, only_a, only_b, _ in tables]
-    adjusted = holm([p_value for _, p_value in tests])
+    for a, b in itertools.combinations(experiments, 2):
+        _check_same_images(a, b, experiments[a], experiments[b])
+    right = {name: right_of(predictions) for name, predictions in experiments.items()}
     return tuple(
         Comparison(
-            a=a,
-            b=b,
-            only_a=table[1],
-            only_b=table[2],
-            difference=(table[1] - table[2]) / sum(table),
-            interval=paired_difference(*table),
-            test=test,
-            p_value=p_value,
-            p_holm=p_holm,
+            a=one.a,
+            b=one.b,
+            only_a=int((right[one.a] & ~right[one.b]).sum()),
+            only_b=int((right[one.b] & ~right[one.a]).sum()),
+            difference=one.difference,
+            interval=one.interval,
+            test=one.test,
+            p_value=one.p_value,
+            p_holm=one.p_holm,
         )
-        for (a, b), table, (test, p_value), p_holm in zip(
-            pairs, tables, tests, adjusted, strict=True
-        )
+        for one in contrasts({name: row[np.newaxis] for name, row in right.items()})
     )
 
 
-def _table(a_name: str, b_name: str, a: Predictions, b: Predictions) -> tuple[int, int, int, int]:
-    """Numbers of images that both got right, only `a`, only `b`, and neither."""
+def right_of(predictions: Predictions) -> npt.NDArray[np.bool_]:
+    """(n,) whether the most probable class, the first of equals, is the true one."""
+    right: npt.NDArray[np.bool_] = predictions.probabilities.argmax(axis=1) == predictions.label
+    return right
+
+
+def _check_same_images(a_name: str, b_name: str, a: Predictions, b: Predictions) -> None:
     if not (np.array_equal(a.source, b.source) and np.array_equal(a.label, b.label)):
         raise UserError(
             f"{a_name} and {b_name} were tested on different images and cannot be compared; "
             "run both again under one new run name"
         )
-    right_a = a.probabilities.argmax(axis=1) == a.label
-    right_b = b.probabilities.argmax(axis=1) == b.label
-    return (
-        int((right_a & right_b).sum()),
-        int((right_a & ~right_b).sum()),
-        int((~right_a & right_b).sum()),
-        int((~right_a & ~right_b).sum()),
-    )

@@ -25,8 +25,8 @@ from tlcluster.report.formats import (
     points,
     time_unit,
 )  # fmt: skip
-from tlcluster.report.metrics import SIGNIFICANT
 from tlcluster.report.runs import ExperimentRun, Run
+from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.sentences import MANY_EXPERIMENTS, differences, subject, verdict
 from tlcluster.report.study import comparable
 

@@ -7,8 +7,8 @@ from tlcluster import cinic10
 from tlcluster.backbones import BACKBONES
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
 from tlcluster.report.formats import listing, plain, shorten
-from tlcluster.report.metrics import SIGNIFICANT
 from tlcluster.report.runs import Run
+from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.study import base_of, comparable
 
 MANY_EXPERIMENTS = 6

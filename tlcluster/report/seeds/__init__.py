@@ -1,0 +1,1 @@
+"""One or several trainings of each experiment, with a seed each → intervals, tests and verdicts."""
