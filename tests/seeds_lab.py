@@ -9,47 +9,54 @@ HARDNESS = 4.0
 """Standard deviation of the logits of images: most are nearly always right or nearly always wrong,
 as with a trained network."""
 
-SLOPE = 1 / np.sqrt(2 * np.pi * (HARDNESS**2 + 1.7**2))
-"""Change of the accuracy near 50 % per change of all logits."""
+SHARED = 0.9
+"""Correlation of the logits of an image in two experiments."""
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(200)
 
 
 class Lab(NamedTuple):
-    """What the experiments of a simulated comparison have in common."""
+    """Experiments that are trained with the same number of seeds and tested on the same images."""
 
     seeds: int
-    images: int = 2000
-    spread: tuple[float, ...] = (0.006, 0.006)
+    images: int
+    spread: tuple[float, ...]
     """Standard deviation of the expected accuracy between seeds, for each experiment."""
-    offset: tuple[float, ...] = (0.0, 0.0)
+    offset: tuple[float, ...]
     """What is added to the logits of each experiment."""
-    shared: float = 0.9
-    """Correlation of the logits of an image in two experiments."""
 
     def trained(self, rng: np.random.Generator) -> list[npt.NDArray[np.bool_]]:
         """(seeds, images) of each experiment, on the same images."""
-        common = rng.normal(size=self.images) * np.sqrt(self.shared)
+        common = rng.normal(size=self.images) * np.sqrt(SHARED)
         tables = []
-        for spread, offset in zip(self.spread, self.offset, strict=True):
-            own = rng.normal(size=self.images) * np.sqrt(1 - self.shared)
-            lucky = offset + rng.normal(size=(self.seeds, 1)) * spread / SLOPE
-            logit = HARDNESS * (common + own) + lucky
+        for experiment in range(len(self.offset)):
+            own = rng.normal(size=self.images) * np.sqrt(1 - SHARED)
+            lucky = self.lucky(rng, experiment, self.seeds)
+            odds = np.exp((-HARDNESS * (common + own)).astype(np.float32))
             u = rng.random((self.seeds, self.images), np.float32)
-            tables.append(u * (1 + np.exp(-logit.astype(np.float32))) < 1)
+            tables.append(u * (1 + odds * np.exp(-lucky[:, None]).astype(np.float32)) < 1)
         return tables
 
     def expected(self, experiment: int) -> float:
         """The accuracy over all images and seeds."""
-        deviation = float(np.hypot(HARDNESS, self.spread[experiment] / SLOPE))
-        return _accuracy(self.offset[experiment], deviation)
+        return _accuracy(self.offset[experiment], float(np.hypot(HARDNESS, self._sd(experiment))))
 
     def published(self, rng: np.random.Generator, experiment: int, images: int) -> float:
         """The accuracy of one new training on new images."""
-        lucky = rng.normal() * self.spread[experiment] / SLOPE
-        expected = _accuracy(self.offset[experiment] + lucky, HARDNESS)
+        expected = _accuracy(float(self.lucky(rng, experiment, 1)[0]), HARDNESS)
         return float(rng.binomial(images, expected)) / images
 
+    def lucky(
+        self, rng: np.random.Generator, experiment: int, seeds: int
+    ) -> npt.NDArray[np.float64]:
+        """What is added to the logits of each seed."""
+        return self.offset[experiment] + self._sd(experiment) * rng.normal(size=seeds)
 
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(200)
+    def _sd(self, experiment: int) -> float:
+        """Of the logits between seeds."""
+        variance = HARDNESS**2 + 1.7**2  # of a probit that is like the logistic function
+        slope = np.exp(-(self.offset[experiment] ** 2) / (2 * variance))
+        return float(self.spread[experiment] * np.sqrt(2 * np.pi * variance) / slope)
 
 
 def _accuracy(offset: float, deviation: float) -> float:
