@@ -146,6 +146,12 @@ def test_whatever_the_seeds_share_in_the_variance_intervals_cover_94_to_97_perce
         assert 0.94 <= 1 - 2 * norm.sf(margins).mean() <= 0.97
 
 
+def test_with_two_seeds_the_interval_of_an_accuracy_covers_90_percent_at_least() -> None:
+    for share in SHARES:
+        margins = np.array([one.margin() for one in estimated(2, share, None)])
+        assert 1 - 2 * norm.sf(margins).mean() >= 0.9
+
+
 @pytest.mark.parametrize("share", SHARES)
 def test_the_smallest_difference_is_found_with_about_the_power_that_it_is_for(share: float) -> None:
     seeds = 5

@@ -27,7 +27,8 @@ def accuracy(right: Right) -> Accuracy:
 
     With one seed the interval is Wilson's and covers the images alone. With
     several it is Wilson's for the number of images that would be as uncertain,
-    with a quantile of Student's t: so it stays inside [0, 1]. As for clustered
+    with a quantile of Student's t: so it stays inside [0, 1]. With two it may
+    cover 90 % only (`docs/statistics.md`). As for clustered
     samples in E. L. Korn and B. I. Graubard, "Confidence intervals for
     proportions with small expected number of positive counts estimated from
     survey data", Survey Methodology 24 (1998) 193–201, and N. Dean and M.
