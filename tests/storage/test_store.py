@@ -72,6 +72,17 @@ def test_what_was_put_comes_back_whole(store: Store, tmp_path: Path) -> None:
     assert store.get("from-file") == large
 
 
+def test_weights_of_60_mb_go_to_s3_in_one_request(s3_url: str) -> None:
+    """Some stores take no multipart uploads."""
+    store = open_store(s3_url)
+    asked: list[str] = []
+    store._client.meta.events.register(  # type: ignore[attr-defined]
+        "before-call.s3", lambda model, **_: asked.append(model.name)
+    )
+    store.put("weights", bytes(60_000_000))
+    assert asked == ["PutObject"]
+
+
 def test_a_put_replaces(store: Store) -> None:
     store.put("a/b", b"first")
     store.put("a/b", b"2nd")
