@@ -18,7 +18,7 @@ from tlcluster.recipe_files import changed
 from tlcluster.training.task import Task
 from tlcluster.tuning.records import Planned
 
-if TYPE_CHECKING:  # It imports TensorFlow, which the driver needs not.
+if TYPE_CHECKING:  # It imports TensorFlow.
     from tlcluster.tuning.trial import Look
 
 OTHERS_SECONDS = 2.0
