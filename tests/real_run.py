@@ -96,16 +96,20 @@ class Command:
         """Ray's processes that train."""
         return self._titled("ray::RayTrainWorker")
 
+    def trial_processes(self) -> list[Process]:
+        """Ray's processes that Ray Tune gives the trials of a search."""
+        return self._titled("ray::ResourceTrainable")
+
     def trial_workers(self) -> list[Process]:
-        """Ray's processes that train the trials of a search."""
-        return self._titled("ray::TrialWorker", "ray::TrialProcess")
+        """Ray's processes that train trials with several workers."""
+        return self._titled("ray::TrialWorker")
 
     def controllers(self) -> list[Process]:
         """Ray's processes that look after the workers of one experiment each."""
         return self._titled("ray::TrainController")
 
-    def _titled(self, *beginnings: str) -> list[Process]:
-        return [one for one in self.started() if title(one).startswith(beginnings)]
+    def _titled(self, beginning: str) -> list[Process]:
+        return [one for one in self.started() if title(one).startswith(beginning)]
 
 
 def started_by(pid: int) -> set[Process]:

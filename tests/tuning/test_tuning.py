@@ -79,7 +79,7 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuning")
     with command(folder, store) as first:
         first.until(lambda: len(ended(folder, "frozen")) >= 2)
-        workers = set(first.trial_workers())
+        workers = set(first.trial_processes())
         assert workers
         first.send(signal.SIGKILL)
         assert gone(workers)
