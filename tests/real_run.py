@@ -96,6 +96,14 @@ class Command:
         """Ray's processes that train."""
         return self._titled("ray::RayTrainWorker")
 
+    def trial_processes(self) -> list[Process]:
+        """Ray's processes that Ray Tune gives the trials of a search."""
+        return self._titled("ray::ResourceTrainable")
+
+    def trial_workers(self) -> list[Process]:
+        """Ray's processes that train trials with several workers."""
+        return self._titled("ray::TrialWorker")
+
     def controllers(self) -> list[Process]:
         """Ray's processes that look after the workers of one experiment each."""
         return self._titled("ray::TrainController")

@@ -45,6 +45,14 @@ def _storage_wait() -> Any:
     )
 
 
+def _workers(training: str) -> Any:
+    return Field(
+        "1",
+        description=f"workers per {training}, or a minimum and a maximum",
+        json_schema_extra={"metavar": "N|MIN:MAX"},
+    )
+
+
 class TrainingSettings(BaseModel):
     """The flags of every command that trains."""
 
@@ -137,6 +145,7 @@ class TrainingSettings(BaseModel):
         None,
         description="Ray cluster to run in [$RAY_ADDRESS, else one started on this machine]",
     )
+    workers: str = _workers("experiment")
 
     @property
     def seed_of_views(self) -> int:
@@ -157,15 +166,24 @@ class TrainingSettings(BaseModel):
             )
         return value
 
+    @field_validator("workers")
+    @classmethod
+    def _sane_workers(cls, value: str) -> str:
+        least, most = worker_range(value)
+        if least < 1:
+            raise ValueError("an experiment needs at least 1 worker")
+        if least > most:
+            raise ValueError(
+                f"the minimum, {least}, is more than the maximum, {most}; give MIN:MAX"
+            )
+        if most > MOST_WORKERS:
+            raise ValueError(f"an experiment has at most {MOST_WORKERS:,} workers")
+        return value
+
 
 class CommonSettings(TrainingSettings):
     """The flags that `run`, `run-one` and `check` share."""
 
-    workers: str = Field(
-        "1",
-        description="workers per experiment, or a minimum and a maximum",
-        json_schema_extra={"metavar": "N|MIN:MAX"},
-    )
     feature_cache: bool = Field(
         True,
         description="compute the features of the frozen base again each time they are needed; "
@@ -190,20 +208,6 @@ class CommonSettings(TrainingSettings):
         le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
-
-    @field_validator("workers")
-    @classmethod
-    def _sane_workers(cls, value: str) -> str:
-        least, most = worker_range(value)
-        if least < 1:
-            raise ValueError("an experiment needs at least 1 worker")
-        if least > most:
-            raise ValueError(
-                f"the minimum, {least}, is more than the maximum, {most}; give MIN:MAX"
-            )
-        if most > MOST_WORKERS:
-            raise ValueError(f"an experiment has at most {MOST_WORKERS:,} workers")
-        return value
 
 
 class RunSettings(CommonSettings):
@@ -269,6 +273,7 @@ class TuneSettings(TrainingSettings):
         "that a recipe file adds",
         json_schema_extra={"argument": True},
     )
+    workers: str = _workers("trial")
     trials: int = Field(20, description="recipes to try for each experiment", gt=0, le=100_000)
     budget: float | None = Field(
         None,
@@ -297,7 +302,7 @@ class TuneSettings(TrainingSettings):
         return self.model_copy(update={"run_name": f"tune-{utc_name()}"})
 
     def suite(self) -> RunSettings:
-        """The settings of a run of the same experiments with one worker each."""
+        """The settings of a run of the same experiments."""
         own = {"trials", "budget", "space", "finalists", "seeds"}
         return RunSettings(**self.model_dump(exclude=own))
 

@@ -1,4 +1,5 @@
-"""`jobs/tune.py` for real: killed and continued, on a data set whose test split cannot be read."""
+"""`jobs/tune.py` for real: killed, and continued with two workers for each trial, of which one is
+killed as well; on a data set whose test split cannot be read."""
 
 import json
 import signal
@@ -6,28 +7,31 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from real_run import Command, gone
+from real_run import Command, alive, gone, kill
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.machine import local_cpus
 from tlcluster.storage.open import open_store
 from tlcluster.tuning.page import PAGE
-from tlcluster.tuning.records import TRIALS, TUNED, TrialRecord
+from tlcluster.tuning.records import TRIALS, TUNED, TUNING, TrialRecord
 
 NAMES = ("frozen",)
 TRIAL_COUNT = 4
 SEEDS = 2
-EPOCHS = 3
+EPOCHS = 9
+VALID = 200
+"""Images to validate with."""
 
 
-def command(folder: Path, store: Path, *more: object) -> Command:
+def command(folder: Path, store: Path, *more: object, workers: int = 1) -> Command:
     return Command(
         folder, "jobs/tune.py", ",".join(NAMES), "--trials", TRIAL_COUNT, "--finalists", 1,
         "--seeds", SEEDS, "--epochs", EPOCHS, "--store", store, "--output", folder / "runs",
         "--run-name", "search", "--weights", "none",
-        # One process at a time: each has to import TensorFlow.
-        "--cpus-per-worker", local_cpus(), *more,
+        "--checkpoint-seconds", 0,
+        # One trial at a time: each of its processes has to import TensorFlow.
+        "--workers", workers, "--cpus-per-worker", local_cpus() / workers, *more,
     )  # fmt: skip
 
 
@@ -54,22 +58,61 @@ def store(small_cinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def saved(folder: Path, number: int) -> int:
+    """The epoch of a trial's newest checkpoint, counted from 1; 0 without one."""
+    found = (folder / "runs" / "search" / TRIALS / f"frozen-{number:05d}").rglob("*.npz")
+    return max((int(path.name.partition("-")[0]) for path in found), default=0)
+
+
+def repeated(found: dict[int, TrialRecord]) -> list[TrialRecord]:
+    """The finalist that trains the recipe and the seed of trial 0 once more, if it has begun."""
+    return [
+        one
+        for one in found.values()
+        if (one.role, one.candidate, one.seed) == ("finalist", 0, found[0].seed)
+    ]
+
+
 @pytest.fixture(scope="module")
 def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a search whose driver was killed and started again."""
+    """Of a search whose driver was killed, and then one of the two workers of a trial."""
     folder = tmp_path_factory.mktemp("tuning")
     with command(folder, store) as first:
         first.until(lambda: len(ended(folder, "frozen")) >= 2)
-        workers = set(first.workers())
+        workers = set(first.trial_processes())
+        assert workers
         first.send(signal.SIGKILL)
         assert gone(workers)
     before = ended(folder, "frozen")
-    with command(folder, store) as second:
+    with command(folder, store, workers=2) as second:
+        second.until(lambda: repeated(trials(folder, "frozen")))
+        (one,) = repeated(trials(folder, "frozen"))
+        second.until(lambda: saved(folder, one.number) >= 3)
+        group, last = second.trial_workers(), saved(folder, one.number)
+        assert len(group) == 2
+        kill(group[:1])
+        # Its newest checkpoint would be an older one if epochs were trained again.
+        second.until(
+            lambda: saved(folder, one.number) < last or one.number in ended(folder, "frozen")
+        )
+        assert saved(folder, one.number) >= last
+        assert not alive(set(group))
         assert second.ended() == 0, second.said()
         assert second.stdout.read_text().splitlines()[-1].endswith(f"/search/{TUNED}")
     # What had ended is as it was.
     assert {n: one for n, one in trials(folder, "frozen").items() if n in before} == before
     return folder
+
+
+@pytest.mark.cluster
+def test_two_workers_of_which_one_was_killed_repeat_the_accuracies_of_one(folder: Path) -> None:
+    found = trials(folder, "frozen")
+    (again,) = repeated(found)
+    assert len(again.val_accuracy) == EPOCHS
+    # An image whose best two classes are as good as equal may be counted otherwise.
+    assert again.val_accuracy == pytest.approx(found[0].val_accuracy, abs=1.01 / VALID)
+    manifest = json.loads((folder / "runs" / "search" / TUNING).read_text())
+    assert manifest["workers"] == 2
 
 
 @pytest.mark.cluster
@@ -146,5 +189,5 @@ def test_the_flags_of_a_search_are_checked_before_anything_starts(
 def test_the_records_of_trials_name_no_test_image(folder: Path) -> None:
     features = {path.relative_to(folder).parts[3] for path in folder.glob("runs/features/*/*")}
     assert features == {"train", "valid"}
-    manifest = json.loads((folder / "runs" / "search" / "tuning.json").read_text())
+    manifest = json.loads((folder / "runs" / "search" / TUNING).read_text())
     assert set(manifest["rows"]) == {"train", "valid"}

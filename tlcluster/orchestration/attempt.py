@@ -98,12 +98,17 @@ def reason(failure: Exception) -> str:
     for rank, error in sorted(failures.items()):
         # The errors of the other workers only say that they lost this one.
         if isinstance(noticed(error), ray.exceptions.RayActorError):
-            return (
-                f"the process of worker {rank} died: it was killed, ran out of memory or crashed, "
-                "or its node was lost; Ray's logs tell more"
-            )
+            return died(rank)
     lines = str(failures[min(failures)]).splitlines()
     # A message may have many lines, of which the first begins with the exception's name.
     begin = max((n for n, line in enumerate(lines) if EXCEPTION.match(line)), default=0)
     text = " ".join(" ".join(lines[begin:]).split()) or type(failure).__name__
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+
+
+def died(rank: int) -> str:
+    """What is said of a worker whose process is gone."""
+    return (
+        f"the process of worker {rank} died: it was killed, ran out of memory or crashed, or its "
+        "node was lost; Ray's logs tell more"
+    )

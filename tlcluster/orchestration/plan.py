@@ -7,9 +7,11 @@ from rich.table import Table
 
 from tlcluster.cinic10 import SPLITS
 from tlcluster.experiments import Experiment, differences
+from tlcluster.orchestration.admission import Admission
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.estimate import matrix_product_rate, seconds_alone
 from tlcluster.orchestration.ready import Ready
+from tlcluster.records import NodeRecord
 from tlcluster.terminal import printable
 from tlcluster.training.work import Work, ask_work
 
@@ -19,17 +21,14 @@ def show_plan(console: Console, ready: Ready) -> None:
     settings, admission, index = ready.settings, ready.admission, ready.index
     rows = {split: index.rows(split) for split in SPLITS}
     size = sum(info.bytes for split in SPLITS for info in index.shards(split))
-    cpus, gpus = (sum(getattr(node, kind) for node in ready.nodes) for kind in ("cpus", "gpus"))
     facts = {
         "run": f"{settings.run_name}, profile {ready.recipe.profile}, seed {settings.seed}",
         "data": f"{ready.shown_store}: {', '.join(f'{rows[split]:,} {split}' for split in SPLITS)}"
         f"; {size / 1e6:,.1f} MB to read",
         "weights": "; ".join(found.record.found for found in ready.weights.values()),
         "output": f"{settings.output}/{settings.run_name}",
-        "cluster": f"{count(len(ready.nodes), 'node')}, {cpus:g} CPUs, {gpus:g} GPUs",
-        "at once": f"{admission.at_once} of {len(ready.experiments)}, each with "
-        f"{count(admission.workers, 'worker')} of {admission.cpus_per_worker:g} CPUs and "
-        f"{admission.gpus_per_worker:g} GPUs",
+        "cluster": cluster_line(ready.nodes),
+        "at once": share_line(admission, len(ready.experiments)),
     }
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
@@ -48,6 +47,20 @@ def show_plan(console: Console, ready: Ready) -> None:
     else:
         say(console, "No estimate of time: the speed of the GPUs is not known.")
     say(console, "Dry run: nothing was started.")
+
+
+def cluster_line(nodes: Sequence[NodeRecord]) -> str:
+    """How large a cluster is."""
+    cpus, gpus = (sum(getattr(node, kind) for node in nodes) for kind in ("cpus", "gpus"))
+    return f"{count(len(nodes), 'node')}, {cpus:g} CPUs, {gpus:g} GPUs"
+
+
+def share_line(admission: Admission, total: int) -> str:
+    """How many trainings of a total run at the same time, and what each of them reserves."""
+    return (
+        f"{admission.at_once} of {total}, each with {count(admission.workers, 'worker')} of "
+        f"{admission.cpus_per_worker:g} CPUs and {admission.gpus_per_worker:g} GPUs"
+    )
 
 
 def say(console: Console, line: str) -> None:

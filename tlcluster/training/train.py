@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from tlcluster.dataset.shards import Index, read_index
 from tlcluster.errors import UserError
@@ -80,10 +81,36 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
         StoreUnavailable: storage did not answer for `task.storage_wait` seconds, or a stop
             request came while it was away.
     """
-    device = configure_tensorflow(task.gpus, task.threads, task.cache)
-    with prepared(task, place, imagenet_weights, device) as (parts, stores, workers):
+    began = time.monotonic()
+    with started(task, place.world_size) as worker:
+        parts, stores, workers = prepared(task, place, imagenet_weights, worker, began)
         del imagenet_weights  # 59 MB
         return _run(parts, place, stores, workers)
+
+
+class Started(NamedTuple):
+    """What a worker sets up once, for one training or for many, one after another."""
+
+    device: Device
+    strategy: tf.distribute.Strategy
+
+
+@contextlib.contextmanager
+def started(task: Task, world_size: int) -> Iterator[Started]:
+    """Set up TensorFlow in this process. The strategy is open while the block runs.
+
+    All workers call it together.
+
+    Args:
+        task: says what a worker computes on.
+        world_size: how many workers there are. TF_CONFIG has the addresses of several.
+
+    Raises:
+        UserError: see `configure_tensorflow` and `made_strategy`.
+    """
+    device = configure_tensorflow(task.gpus, task.threads, task.cache)
+    with made_strategy(world_size, task.gpus) as strategy:
+        yield Started(device, strategy)
 
 
 class Prepared(NamedTuple):
@@ -95,52 +122,49 @@ class Prepared(NamedTuple):
     """All workers of the experiment."""
 
 
-@contextlib.contextmanager
 def prepared(
-    task: Task, place: Place, imagenet_weights: bytes | None, device: Device
-) -> Iterator[Prepared]:
-    """Build what a worker trains with, for as long as the block runs.
+    task: Task, place: Place, imagenet_weights: bytes | None, worker: Started, began: float
+) -> Prepared:
+    """Build what a worker trains with. All workers call it together.
 
     Args:
         task, place, imagenet_weights: see `train`.
-        device: what `configure_tensorflow` returned.
+        worker: one training after another may use it.
+        began: monotonic time at which this attempt began.
     """
-    began = time.monotonic()
-    with made_strategy(place.world_size, task.gpus) as strategy:
-        me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device.name)
-        lines = joined_lines(strategy, me.model_dump_json())
-        workers = tuple(WorkerRecord.model_validate_json(line) for line in lines)
-        reporter = Reporter(place.progress if place.rank == 0 else None)
-        stores = open_stores(task, away=place.away, should_stop=reporter.asked_to_stop)
-        index = _expected_index(task, stores)
-        refuse_full_disk(task, stores, index)
-        schedule = scheduled(
-            task, rank=place.rank, workers=place.world_size, rows=index.rows("train")
-        )
-        network = Network(
-            strategy,
-            task.experiment,
-            image_shape=index.image_shape,
-            classes=len(index.classes),
-            seed=task.seed,
-            imagenet_weights=imagenet_weights,
-            weights_found=task.weights_found,
-            learning_rate=schedule.learning_rate,
-        )
-        del imagenet_weights
-        inputs = inputs_for(task, stores, index, network.models, device.precision)
-        saves = Saves(
-            stores.run,
-            task.experiment.name,
-            network,
-            writes=place.rank == 0,
-            every=task.checkpoint_seconds,
-            began=began,
-            earlier_seconds=task.earlier_seconds,
-        )
-        evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
-        parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
-        yield Prepared(parts, stores, workers)
+    device, strategy = worker
+    me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device.name)
+    lines = joined_lines(strategy, me.model_dump_json())
+    workers = tuple(WorkerRecord.model_validate_json(line) for line in lines)
+    reporter = Reporter(place.progress if place.rank == 0 else None)
+    stores = open_stores(task, away=place.away, should_stop=reporter.asked_to_stop)
+    index = _expected_index(task, stores)
+    refuse_full_disk(task, stores, index)
+    schedule = scheduled(task, rank=place.rank, workers=place.world_size, rows=index.rows("train"))
+    network = Network(
+        strategy,
+        task.experiment,
+        image_shape=index.image_shape,
+        classes=len(index.classes),
+        seed=task.seed,
+        imagenet_weights=imagenet_weights,
+        weights_found=task.weights_found,
+        learning_rate=schedule.learning_rate,
+    )
+    del imagenet_weights
+    inputs = inputs_for(task, stores, index, network.models, device.precision)
+    saves = Saves(
+        stores.run,
+        task.experiment.name,
+        network,
+        writes=place.rank == 0,
+        every=task.checkpoint_seconds,
+        began=began,
+        earlier_seconds=task.earlier_seconds,
+    )
+    evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
+    parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
+    return Prepared(parts, stores, workers)
 
 
 def _expected_index(task: Task, stores: Stores) -> Index:

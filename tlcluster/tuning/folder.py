@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
+from tlcluster.orchestration.admission import Admission
 from tlcluster.orchestration.manifest import utc_now, versions
 from tlcluster.orchestration.ready import Ready
 from tlcluster.orchestration.suite import refuse_to_overwrite
@@ -83,6 +84,7 @@ def begun(
     folder: Store,
     settings: TuneSettings,
     ready: Ready,
+    share: Admission,
     asked: tuple[SearchRecord, ...],
     command: str,
 ) -> TuningManifest:
@@ -102,7 +104,7 @@ def begun(
         budget_hours=settings.budget,
         finalists=settings.finalists,
         seeds=settings.seeds,
-        workers=1,
+        workers=share.workers,
         searches=asked,
         index_sha256=ready.index_sha256,
         dataset=index.dataset,

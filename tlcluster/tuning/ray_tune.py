@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from tlcluster.experiments import Experiment
+from tlcluster.orchestration.admission import Admission
 from tlcluster.orchestration.environment import replaced
-from tlcluster.recipe_files import changed
-from tlcluster.training.task import Task
 from tlcluster.tuning.records import Planned
 from tlcluster.tuning.space import Choice, Range, Space, Value
+from tlcluster.tuning.workers import Group, Order, TrialWorker
 
 METRIC = "best_accuracy"
 """Best validation accuracy so far."""
@@ -36,44 +35,25 @@ QUIET = {
 """Variables for Tune."""
 
 
-class Order(NamedTuple):
-    """What every process that trains trials of an experiment is given."""
-
-    experiment: Experiment
-    task: Task
-    """Of the experiment as the profile has it."""
-    weights: "list[ray.ObjectRef]"
-    """One reference to the bytes of the base's weights, or to None."""
-    trials: str
-    """Address of the folder where trials keep checkpoints."""
-
-    def task_of(self, planned: Planned) -> Task:
-        """The task of one trial. Features do not depend on its seed, so all trials share them."""
-        experiment = changed(self.experiment, planned.fields, "", strict=True)
-        name = f"{self.experiment.name}-{planned.number:05d}"
-        return self.task._replace(
-            experiment=experiment.model_copy(update={"name": name}),
-            run=self.trials,
-            seed=planned.seed,
-        )
-
-
 class TrialProcess(tune.Trainable):
     """Trains trials, one epoch a step. Tune gives one process trial after trial."""
 
     def setup(self, config: dict[str, Any], *, order: Order) -> None:
-        from tlcluster.tuning.trial import Trials  # noqa: PLC0415 - TensorFlow, in workers only
-
-        self._order, self._trials = order, Trials()
+        reserved = ray.util.get_current_placement_group()
+        alone = reserved is None or reserved.bundle_count == 1
+        self._workers = TrialWorker(order) if alone else Group(order, reserved)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        task = self._order.task_of(Planned(**new_config))
-        self._trials.begin(task, ray.get(self._order.weights[0]))
+        # `step` begins it. Of an exception in there, Tune keeps the exception, not a long text.
+        self._next: Planned | None = Planned(**new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        look = self._trials.epoch()
+        if self._next is not None:
+            self._workers.begin(self._next)
+            self._next = None
+        look = self._workers.epoch()
         accuracies = [record.val_accuracy for record in look.history]
         return {
             EPOCH: len(accuracies),
@@ -86,7 +66,7 @@ class TrialProcess(tune.Trainable):
         }
 
     def cleanup(self) -> None:
-        self._trials.leave()
+        self._workers.leave()
 
 
 class NotSaved:
@@ -190,13 +170,22 @@ def _distribution(values: Choice | Range) -> Any:
     return kinds.FloatDistribution(values.low, values.high, log=values.log)
 
 
+def reservation(admission: Admission) -> tune.PlacementGroupFactory:
+    """What a trial reserves: one bundle for each worker.
+
+    The process that Tune starts is the only worker, or it reserves nothing and waits for the
+    workers that it starts.
+    """
+    bundle = {"CPU": admission.cpus_per_worker, "GPU": admission.gpus_per_worker}
+    bundles = [bundle] * admission.workers
+    return tune.PlacementGroupFactory(bundles if len(bundles) == 1 else [{}, *bundles])
+
+
 def train_trials(
     order: Order,
     suggestions: Suggestions,
     *,
-    cpus: float,
-    gpus: float,
-    at_once: int,
+    admission: Admission,
     halving: bool,
     retries: int,
     watch: tune.Callback,
@@ -208,16 +197,16 @@ def train_trials(
     Args:
         order: for the processes.
         suggestions: which trials.
-        cpus, gpus: what each process reserves.
-        at_once: processes at most.
+        admission: what each trial reserves, and how many are trained at once.
         halving: whether ASHA stops the worse ones early.
         retries: restarts of a trial whose process died.
         watch: is told of results and ends.
         stop: ends everything, when a budget is spent.
         scratch: a folder for what Tune itself writes.
     """
-    resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-    process = tune.with_resources(tune.with_parameters(TrialProcess, order=order), resources)
+    process = tune.with_resources(
+        tune.with_parameters(TrialProcess, order=order), reservation(admission)
+    )
     epochs = order.experiment.epochs
     with replaced(QUIET):
         tune.Tuner(
@@ -237,7 +226,7 @@ def train_trials(
                 if halving
                 else FIFOScheduler(),
                 num_samples=-1,
-                max_concurrent_trials=at_once,
+                max_concurrent_trials=admission.at_once,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

@@ -53,7 +53,7 @@ class TrialRecord(Record):
     best_epoch: int | None = None
     """Counts from 1."""
     worker_seconds: float = 0.0
-    """Workers × time, all attempts together."""
+    """Workers × time, all attempts together; the last attempt's number of workers counts."""
     gpu_seconds: float = 0.0
 
     @property
@@ -83,6 +83,7 @@ class TuningManifest(Record):
     finalists: int
     seeds: int
     workers: int
+    """Of each trial, as the last command had it."""
     searches: tuple[SearchRecord, ...]
     index_sha256: str
     dataset: str

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tlcluster.orchestration.admission import Admission
 from tlcluster.settings import TuneSettings
-from tlcluster.tuning.ray_tune import Order, Suggestions, optuna_search, train_trials
+from tlcluster.tuning.ray_tune import Suggestions, optuna_search, train_trials
 from tlcluster.tuning.records import Planned, TrialRecord
 from tlcluster.tuning.space import Space, Value, rounded
 from tlcluster.tuning.trials import (
@@ -17,6 +17,7 @@ from tlcluster.tuning.trials import (
     unfinished,
 )
 from tlcluster.tuning.watch import Spent, Watch
+from tlcluster.tuning.workers import Order
 
 
 def search(
@@ -46,7 +47,7 @@ def search(
         trials,
         write,
         changed,
-        workers=1,
+        workers=admission.workers,
         gpus=admission.gpus_per_worker,
     )
     seconds = None if settings.budget is None else 3600 * settings.budget
@@ -70,9 +71,7 @@ def search(
         train_trials(
             order,
             Suggestions(planned, more, inner),
-            cpus=admission.cpus_per_worker,
-            gpus=admission.gpus_per_worker,
-            at_once=admission.at_once,
+            admission=admission,
             halving=suggests,
             retries=settings.retries,
             watch=watch,

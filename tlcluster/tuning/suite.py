@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -9,17 +10,18 @@ import ray
 from rich.console import Console
 
 from tlcluster import cli
+from tlcluster.checkup.versions import versions
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.manifest import utc_now
-from tlcluster.orchestration.plan import count, say
+from tlcluster.orchestration.plan import cluster_line, count, say, share_line
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.suite import held, opened_output
 from tlcluster.orchestration.trainer import new_task
 from tlcluster.recipe_files import load_profile
-from tlcluster.settings import TuneSettings
+from tlcluster.settings import TuneSettings, worker_range
 from tlcluster.storage.locks import LockTaken
 from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
@@ -36,7 +38,6 @@ from tlcluster.tuning.folder import (
     write_trial,
 )
 from tlcluster.tuning.page import PAGE, write_page
-from tlcluster.tuning.ray_tune import Order
 from tlcluster.tuning.records import (
     TRIALS,
     TUNED,
@@ -47,6 +48,7 @@ from tlcluster.tuning.search import search
 from tlcluster.tuning.space import Space, as_record, load_space
 from tlcluster.tuning.table import SearchTable
 from tlcluster.tuning.tuned import base_profile, tuned_toml, winner
+from tlcluster.tuning.workers import Order
 
 LOCK = ".tuning.lock"
 
@@ -84,7 +86,8 @@ def _searched(console: Console, settings: TuneSettings, command: str, started: f
     spaces = {one.name: load_space(settings.space, one, known) for one in recipe.chosen}
     with contextlib.ExitStack() as stack:
         if settings.dry_run:
-            show_plan(console, settings, made_ready(settings.suite(), stack), spaces)
+            ready = made_ready(settings.suite(), stack)
+            show_plan(console, settings, ready, admission(settings, ready), spaces)
             return cli.OK
         output = stack.enter_context(opened_output(settings.output))
         url = f"{output.url.rstrip('/')}/{settings.run_name}"
@@ -104,7 +107,8 @@ def _searched(console: Console, settings: TuneSettings, command: str, started: f
                 f"{folder.url}: another process searches there; wait for it, stop it, or use "
                 "another --run-name"
             ) from None
-        manifest = begun(folder, settings, ready, asked, command)
+        share = admission(settings, ready)
+        manifest = begun(folder, settings, ready, share, asked, command)
         records = {one.name: read_trials(folder, one.name) for one in ready.experiments}
         heading = f"{settings.run_name}, {settings.profile} profile"
         with (
@@ -113,7 +117,6 @@ def _searched(console: Console, settings: TuneSettings, command: str, started: f
                 console, heading, settings.trials, (settings.finalists + 1) * settings.seeds
             ) as table,
         ):
-            share = admission(settings, ready)
             orders = [
                 new_order(ready, share, one, folder, output, started) for one in ready.experiments
             ]
@@ -152,7 +155,7 @@ def admission(settings: TuneSettings, ready: Ready) -> Admission:
     return admit(
         ready.nodes,
         settings.trials,
-        (1, 1),
+        worker_range(settings.workers),
         # A trial that gets every second turn of a core only ends later.
         settings.cpus_per_worker or 1.0,
         settings.gpus_per_worker,
@@ -181,7 +184,7 @@ def new_order(
     # A trial reserves less than an experiment of a run: others train beside it.
     task = task._replace(threads=share.threads, gpus=share.gpus_per_worker)
     content = ready.weights[experiment.base].content
-    return Order(experiment, task, [ray.put(content)], f"{folder.url}/{TRIALS}")
+    return Order(experiment, task, [ray.put(content)], f"{folder.url}/{TRIALS}", versions())
 
 
 def delete_views(
@@ -204,7 +207,11 @@ def delete_views(
 
 
 def show_plan(
-    console: Console, settings: TuneSettings, ready: Ready, spaces: dict[str, Space]
+    console: Console,
+    settings: TuneSettings,
+    ready: Ready,
+    share: Admission,
+    spaces: Mapping[str, Space],
 ) -> None:
     """Print what a search would do."""
     rows = {split: ready.index.rows(split) for split in ("train", "valid")}
@@ -212,6 +219,8 @@ def show_plan(
         "search": f"{settings.run_name}, profile {ready.recipe.profile}, seed {settings.seed}",
         "data": f"{ready.shown_store}: {rows['train']:,} train, {rows['valid']:,} valid; the test "
         "split is not read",
+        "cluster": cluster_line(ready.nodes),
+        "at once": share_line(share, settings.trials),
         "then": f"the best {settings.finalists} and the profile's recipe again, with "
         f"{count(settings.seeds, 'seed')} each",
     }

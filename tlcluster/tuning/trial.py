@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,10 +11,9 @@ import tf_keras as keras
 from tlcluster.records import EpochRecord
 from tlcluster.training.loop import Loop
 from tlcluster.training.progress import Progress
-from tlcluster.training.setup import Device, configure_tensorflow
 from tlcluster.training.state import is_over
 from tlcluster.training.task import Task
-from tlcluster.training.train import Place, newest_state, prepared
+from tlcluster.training.train import Place, Started, newest_state, prepared, started
 
 
 class Look(NamedTuple):
@@ -28,19 +28,33 @@ class Look(NamedTuple):
 
 
 class Trials:
-    """Trains one trial after another in this process, which pays for TensorFlow's start once."""
+    """Trains one trial after another in this process, which pays for TensorFlow's start once.
 
-    def __init__(self) -> None:
-        self._device: Device | None = None
+    With several workers, each of them calls `begin`, `epoch` and `leave` together with the others.
+    """
+
+    def __init__(self, rank: int = 0, workers: int = 1) -> None:
+        """
+        Args:
+            rank: of this worker.
+            workers: how many train each trial; TF_CONFIG says where they are.
+        """
+        self._place = Place(rank, workers, report=lambda _: None, progress=_go_on)
+        self._worker: Started | None = None
         self._open = contextlib.ExitStack()
         self._looks: Iterator[Look] = iter(())
 
     def begin(self, task: Task, imagenet_weights: bytes | None) -> None:
-        """Leave the trial at hand, and get ready for another, from its newest checkpoint."""
+        """Leave the trial at hand, and get ready for another, from its newest checkpoint.
+
+        Raises:
+            UserError: see `tlcluster.training.train.started`.
+        """
         self.leave()
-        if self._device is None:
-            self._device = configure_tensorflow(task.gpus, task.threads, task.cache)
-        self._looks = self._trained(task, imagenet_weights, self._device)
+        if self._worker is None:
+            # Once, and until the process ends: TensorFlow cannot stop the server that it starts.
+            self._worker = self._open.enter_context(started(task, self._place.world_size))
+        self._looks = self._trained(task, imagenet_weights, self._worker)
 
     def epoch(self) -> Look:
         """Train and validate one more epoch.
@@ -53,15 +67,14 @@ class Trials:
     def leave(self) -> None:
         """Free what the trial at hand holds."""
         self._looks = iter(())
-        self._open.close()
         keras.backend.clear_session()
         gc.collect()
 
     def _trained(
-        self, task: Task, imagenet_weights: bytes | None, device: Device
+        self, task: Task, imagenet_weights: bytes | None, worker: Started
     ) -> Iterator[Look]:
-        place = Place(0, 1, report=lambda _: None, progress=_go_on)
-        parts, _, _ = self._open.enter_context(prepared(task, place, imagenet_weights, device))
+        began = time.monotonic()
+        parts, _, _ = prepared(task, self._place, imagenet_weights, worker, began)
         del imagenet_weights
         state = newest_state(parts)
         loop = Loop(parts, state)
