@@ -1,7 +1,7 @@
 """What `--dry-run` prints: what would run where."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -38,14 +38,7 @@ def show_plan(console: Console, ready: Ready) -> None:
         say(console, f"{name:10s} {value}")
     works = ask_work(ready.experiments, image_shape=index.image_shape, classes=len(index.classes))
     work = [
-        flop(
-            experiment,
-            one.forward_flop,
-            rows,
-            settings.views,
-            features=settings.feature_cache,
-            trained=one.trained_share,
-        )
+        flop(experiment, one.forward, rows, settings.views, features=settings.feature_cache)
         for experiment, one in zip(ready.experiments, works, strict=True)
     ]
     rate = None if admission.gpus_per_worker else matrix_product_rate()
@@ -55,6 +48,10 @@ def show_plan(console: Console, ready: Ready) -> None:
     ]
     times = [duration(one) if rate else "" for one in seconds]
     console.print(_table(ready.experiments, works, times))
+    if settings.feature_cache:
+        for experiment, one in zip(ready.experiments, works, strict=True):
+            if one.row_bytes:
+                say(console, lower_part_line(experiment, one, rows))
     if rate:
         say(
             console,
@@ -65,6 +62,23 @@ def show_plan(console: Console, ready: Ready) -> None:
     else:
         say(console, "No estimate of time: the speed of the GPUs is not known.")
     say(console, "Dry run: nothing was started.")
+
+
+def lower_part_line(experiment: Experiment, work: Work, rows: Mapping[str, int]) -> str:
+    """What happens to the features of the frozen blocks below those that are trained.
+
+    Args:
+        work: of the experiment, with `row_bytes`.
+        rows: images of each split.
+    """
+    blocks = f"{experiment.name}: the blocks below {experiment.trainable_from} are frozen; "
+    size = f"{work.row_bytes / 1e3:,.1f} kB an image"
+    if not work.kept_share:
+        return f"{blocks}they are computed in every step, for their features are not worth {size}."
+    view = "each view of train" if experiment.augment else "train"
+    each = f"{work.row_bytes * rows['train'] / 1e6:,.1f} MB for {view}"
+    others = f"{work.row_bytes * (rows['valid'] + rows['test']) / 1e6:,.1f} MB for valid and test"
+    return f"{blocks}their features, {size}, are kept in the output: {each}, {others}."
 
 
 def say(console: Console, line: str) -> None:

@@ -1,7 +1,8 @@
 """Features of a frozen base, computed once and shared by all experiments that need them.
 
 A frozen base never changes, so neither does its output for an image or for one view of an image.
-Features are stored in the output folder, beside the runs, in shards like those of the images:
+The same holds for the frozen lower part of a base; see `tlcluster.training.lower_part`. Features
+are stored in the output folder, beside the runs, in shards like those of the images:
 
     features/<hash>/<split>/<view>/<shard>.json          size and sha256 of
     features/<hash>/<split>/<view>/<shard>-<sha256>.npy  float32 (rows, features)
@@ -197,7 +198,12 @@ class FeatureStore:
     def _write(self, place: str, split: str, view: int, number: int, images: np.ndarray) -> None:
         first = int(self._index.offsets(split)[number])
         samples = np.arange(first, first + len(images), dtype=np.int64)
-        parts = []
+        # Straight into the file's content: features of a shard may take 128 MB.
+        buffer = io.BytesIO()
+        shape = len(images), self._features_per_row
+        kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+        header = {"descr": kind, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(buffer, header)
         if view == MIRRORED:
             view, images = PLAIN, images[:, :, ::-1]
         for start in range(0, len(images), self._batch):
@@ -206,11 +212,9 @@ class FeatureStore:
                 tf.constant(samples[start : start + self._batch]),
                 tf.constant(view, tf.int64),
             )
-            parts.append(part.numpy())
+            buffer.write(part.numpy().tobytes())
             further = self._claim.model_copy(update={"images": start + len(part)})
             self._features.put(f"{place}.claim", _content(further))
-        buffer = io.BytesIO()
-        np.save(buffer, np.concatenate(parts), allow_pickle=False)
         content = buffer.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
         # The name contains the hash, so two writers cannot mix: the first small file decides.

@@ -1,4 +1,4 @@
-"""What a worker feeds its model: images from the store, or features of the frozen base.
+"""What a worker feeds its model: images from the store, or features of the frozen part of the base.
 
 Both are values with the same fields. `inputs_for` decides between them; nothing else asks.
 """
@@ -31,8 +31,8 @@ IMAGE_BATCH = 256
 depend on it."""
 
 FEATURE_BYTES = 2**23
-"""Features of one evaluation step, at most: 4096 rows of 512. With few rows, the call would cost
-more than the computation."""
+"""Features of one evaluation step, at most: 4096 rows of 512, or 128 of 16,384, with which trained
+blocks compute. With few rows, the call would cost more than the computation."""
 
 
 class ViewShard(NamedTuple):
@@ -109,7 +109,7 @@ class ImageInputs:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """float32 features of the frozen base, of the images or of one view of them."""
+    """float32 features of the frozen part of the base, of the images or of one view of them."""
 
     features: FeatureStore
     models: Models
@@ -149,14 +149,14 @@ def images_at_once(experiment: Experiment, image_shape: tuple[int, int, int]) ->
 
 
 def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precision: str) -> Inputs:
-    """Features if the base is frozen and features are kept, else images.
+    """Features if they are kept and the base, or a part of it worth it, is frozen; else images.
 
     Args:
         precision: in which the base computes.
     """
     experiment = task.experiment
     at_once = images_at_once(experiment, index.image_shape)
-    if experiment.base_trainable or stores.features is None:
+    if stores.features is None or (experiment.base_trainable and models.upper is None):
         seed = task.view_seed if experiment.augment else None
         return ImageInputs(stores.images, index, models, seed, at_once)
     features = FeatureStore(
