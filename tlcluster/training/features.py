@@ -22,7 +22,7 @@ import threading
 import time
 import tokenize
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +118,20 @@ class FeatureStore:
         self._compute = _forward(base, index.image_shape, key)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
+
+    def missing_bytes(self, views: Iterable[tuple[str, int]]) -> int:
+        """Bytes of the features that are not stored yet.
+
+        Args:
+            views: splits and views of them.
+        """
+        rows = 0
+        for split, view in views:
+            place = self._key.place(split, view)
+            there = {found.key for found in self._features.list(f"{place}/")}
+            for number, info in enumerate(self._index.shards(split)):
+                rows += 0 if f"{place}/{number:05d}.json" in there else info.rows
+        return 4 * self._features_per_row * rows
 
     def load(self, split: str, view: int, number: int) -> Shard:
         """One shard of features, verified.

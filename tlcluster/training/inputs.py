@@ -23,8 +23,8 @@ from tlcluster.training.features import Claim, FeatureStore
 from tlcluster.training.mixup import Mix
 from tlcluster.training.model import Models
 from tlcluster.training.schedule import Schedule, StepRows
-from tlcluster.training.stores import Stores
-from tlcluster.training.task import Task, feature_key
+from tlcluster.training.stores import Stores, refuse_full_output
+from tlcluster.training.task import Task, feature_key, kept_views
 
 IMAGE_BATCH = 256
 """Images of one evaluation step, or fewer if they are made larger: it bounds memory. Results do not
@@ -153,6 +153,9 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precisi
 
     Args:
         precision: in which the base computes.
+
+    Raises:
+        UserError: features do not fit on the disk.
     """
     experiment = task.experiment
     at_once = images_at_once(experiment, index.image_shape)
@@ -168,6 +171,7 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precisi
         claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
         batch=at_once,
     )
+    refuse_full_output(stores.features, partial(features.missing_bytes, kept_views(task)))
     return FeatureInputs(features, models)
 
 

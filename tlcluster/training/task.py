@@ -77,6 +77,14 @@ def feature_key(
     )
 
 
+def kept_views(task: Task) -> list[tuple[str, int]]:
+    """Splits and views whose features are there at the same time in training; of fresh views one
+    after another, the first."""
+    views = min(task.views or 1, task.experiment.epochs)
+    shown = range(1, views + 1) if task.experiment.augment else [PLAIN]
+    return [*(("train", view) for view in shown), ("valid", PLAIN)]
+
+
 def shown_view(task: Task, epoch: int) -> int:
     """The view of the training images that an epoch shows. It does not depend on whether features
     are kept, so that they only save time."""

@@ -69,7 +69,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
 
     Raises:
         UserError: the store does not hold the data set that the run began with, the weights are of
-            another base, or the GPU that is reserved cannot be used.
+            another base, a disk is too small, or the GPU that is reserved cannot be used.
         CorruptObject: a shard stays damaged after its retries.
         StoreUnavailable: storage did not answer for `task.storage_wait` seconds, or a stop
             request came while it was away.
