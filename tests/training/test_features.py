@@ -100,6 +100,7 @@ def opened(sample_store: Store, index: Index, small_base: keras.Model, store: Wa
             "features": store,
             "key": key,
             "base": small_base,
+            "strategy": tf.distribute.get_strategy(),
             "claim": CLAIM,
             "batch": 256,
         }

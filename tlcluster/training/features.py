@@ -23,6 +23,7 @@ import time
 import tokenize
 import zipfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from tlcluster.errors import UserError
 from tlcluster.records import Record
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, ObjectTooLarge, Store
 from tlcluster.training import augment
+from tlcluster.training.collective import local
 from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import MIRRORED, PLAIN, FeatureKey
 
@@ -98,6 +100,7 @@ class FeatureStore:
         features: Store,
         key: FeatureKey,
         base: keras.Model,
+        strategy: tf.distribute.Strategy,
         claim: Claim,
         batch: int,
     ) -> None:
@@ -108,6 +111,7 @@ class FeatureStore:
             features: the store of the features.
             key: what the features depend on.
             base: images → features; see `tlcluster.training.model.Models`.
+            strategy: that the base was built under.
             claim: content of this worker's claims.
             batch: images in a forward pass. It depends on the key only, so that features do not
                 depend on the worker.
@@ -115,7 +119,7 @@ class FeatureStore:
         self._images, self._index, self._features, self._key = images, index, features, key
         self._claim, self._batch = claim, batch
         self._features_per_row = int(base.output_shape[1])
-        self._compute = _forward(base, index.image_shape, key)
+        self._compute = _forward(base, strategy, index.image_shape, key)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
 
@@ -255,7 +259,10 @@ def _content(record: Record) -> bytes:
 
 
 def _forward(
-    base: keras.Model, image_shape: tuple[int, int, int], key: FeatureKey
+    base: keras.Model,
+    strategy: tf.distribute.Strategy,
+    image_shape: tuple[int, int, int],
+    key: FeatureKey,
 ) -> Callable[..., tf.Tensor]:
     how = augment.AUGMENTATIONS[key.augmentation]
 
@@ -273,6 +280,8 @@ def _forward(
             lambda: tf.cast(images, tf.float32),
             lambda: augment.augment(images, how, seed=key.seed, view=view, samples=samples),
         )
-        return base(shown, training=False)
+        # In replica context: outside it, reading BatchNorm's moving statistics is a collective, and
+        # the other workers compute other shards, or none.
+        return local(strategy, strategy.run(partial(base, training=False), args=(shown,)))
 
     return forward

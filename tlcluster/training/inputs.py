@@ -148,10 +148,18 @@ def images_at_once(experiment: Experiment, image_shape: tuple[int, int, int]) ->
     return max(1, IMAGE_BATCH * height * width // (seen_height * seen_width))
 
 
-def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precision: str) -> Inputs:
+def inputs_for(
+    task: Task,
+    strategy: tf.distribute.Strategy,
+    stores: Stores,
+    index: Index,
+    models: Models,
+    precision: str,
+) -> Inputs:
     """Features if they are kept and the base, or a part of it worth it, is frozen; else images.
 
     Args:
+        strategy: that the models were built under.
         precision: in which the base computes.
 
     Raises:
@@ -168,6 +176,7 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precisi
         features=stores.features,
         key=feature_key(task, index.image_shape, precision),
         base=models.base,
+        strategy=strategy,
         claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
         batch=at_once,
     )

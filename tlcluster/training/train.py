@@ -122,7 +122,7 @@ def prepared(
             learning_rate=schedule.learning_rate,
         )
         del imagenet_weights
-        inputs = inputs_for(task, stores, index, network.models, device.precision)
+        inputs = inputs_for(task, strategy, stores, index, network.models, device.precision)
         saves = Saves(
             stores.run,
             task.experiment.name,
