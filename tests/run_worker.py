@@ -5,9 +5,9 @@
 reads waves, one per line, and answers each with a line. A wave is a JSON list of
 groups that run at the same time; a group is a list of jobs, one for each of its
 workers. The answers come in the same lists; null stands for a process that died.
-For the jobs see `train_job`, `collective_job` and `norm_job`. The processes are forked from
-this one, so that TensorFlow is imported once. They write their answers to
-FOLDER, which must be empty.
+For the jobs see `train_job`, `collective_job`, `norm_job` and `features_job`. The processes are
+forked from this one, so that TensorFlow is imported once. They write their answers to FOLDER, which
+must be empty.
 """
 
 import json
@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ if __name__ == "__main__":
 import tensorflow as tf
 import tf_keras
 
+from tlcluster.dataset.shards import read_index
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
 from tlcluster.storage import patient
@@ -36,6 +38,7 @@ from tlcluster.storage.protocol import LARGEST, StoredObject
 from tlcluster.training import features, stores
 from tlcluster.training.batch_norm import GlobalBatchNorm
 from tlcluster.training.collective import joined, joined_lines, local, total
+from tlcluster.training.feature_key import PLAIN, FeatureKey
 from tlcluster.training.progress import Progress
 from tlcluster.training.task import Task
 from tlcluster.training.train import Place, train
@@ -215,6 +218,43 @@ def norm_job(job: Json) -> Json:
     return {"outputs": outputs, "to_rows": gradient, "moving": moving}
 
 
+def features_job(job: Json, rank: int) -> Json:
+    """Compute features of the first shard of train as the first worker; the others do nothing.
+
+    Args:
+        job: the folders of the stores, `images` and `features`.
+
+    Returns:
+        How many `rows` this worker has features of, or null.
+    """
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        images = tf_keras.Input((32, 32, 3))
+        layer = tf_keras.layers.BatchNormalization(trainable=False)
+        base = tf_keras.Model(images, tf_keras.layers.Reshape((-1,))(layer(images)))
+    found = None
+    if rank == 0:
+        # A worker that waits for the others would wait for ever.
+        watchdog = threading.Timer(60.0, os._exit, (1,))
+        watchdog.start()
+        store = DirectoryStore(Path(job["images"]))
+        features_of = features.FeatureStore(
+            images=store,
+            index=read_index(store)[0],
+            features=DirectoryStore(Path(job["features"])),
+            key=FeatureKey("index", "random", "raw", 1, "norm", (32, 32, 3)),
+            base=base,
+            strategy=strategy,
+            claim=features.Claim(training="run/norm", attempt=1),
+            batch=256,
+        )
+        with ThreadPoolExecutor(1) as reader:
+            found = len(reader.submit(features_of.load, "train", PLAIN, 0).result().inputs)
+        watchdog.cancel()
+    joined_lines(strategy, "done")
+    return {"rows": found}
+
+
 def run(job: Json, rank: int, ports: list[int]) -> Json:
     """Do a job in a cluster whose workers have these ports."""
     workers = [f"127.0.0.1:{port}" for port in ports]
@@ -223,6 +263,8 @@ def run(job: Json, rank: int, ports: list[int]) -> Json:
     )
     if "task" in job:
         return train_job(job, rank, len(ports))
+    if "features" in job:
+        return features_job(job, rank)
     return collective_job(job) if "line" in job else norm_job(job)
 
 

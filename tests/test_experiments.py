@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from tlcluster.experiments import (
     EXPERIMENTS,
     STUDY,
+    Experiment,
     differences,
 )
 
@@ -88,3 +89,25 @@ def test_the_differences_of_an_experiment_are_worded_by_its_fields() -> None:
         "epochs at most 200",
     ]
     assert differences(frozen, EXPERIMENTS["augmented"]) == ["images augmented: no"]
+
+
+UPPER = EXPERIMENTS["finetuned"].model_dump() | {"trainable_from": "block4"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "end", "taps"),
+    [
+        (EXPERIMENTS["frozen"], "last", "last"),
+        (Experiment(**UPPER | {"base_trainable": False, "taps": "block4"}), "last", "block4"),
+        (EXPERIMENTS["finetuned"], None, "last"),
+        (Experiment(**UPPER), "block4", ""),
+        (Experiment(**UPPER | {"taps": "block5"}), "block4", ""),
+        (Experiment(**UPPER | {"taps": "block2,block3,last"}), "block4", "block2,block3"),
+        # Its steps need images.
+        (Experiment(**UPPER | {"mixup": 0.2}), None, "last"),
+    ],
+)
+def test_features_end_where_the_frozen_part_of_the_base_ends(
+    experiment: Experiment, end: str | None, taps: str
+) -> None:
+    assert (experiment.feature_end, experiment.feature_taps) == (end, taps)

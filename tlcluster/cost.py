@@ -1,49 +1,59 @@
 """How much an experiment computes."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tlcluster.backbones import BACKBONES
 from tlcluster.experiments import Experiment
 
 
+class Forward(NamedTuple):
+    """A forward pass of a base for one image."""
+
+    flop: float
+    """Its floating-point operations."""
+    trained: float = 1.0
+    """Share of them in blocks that are trained, of a base that is."""
+    kept: float = 0.0
+    """Share of them that features save, of a base that is trained: those of its frozen part."""
+
+
 def flop(
     experiment: Experiment,
-    forward: float,
+    forward: Forward,
     rows: Mapping[str, int],
     views: int | None = None,
     features: bool = True,
-    trained: float = 1.0,
 ) -> float:
     """Floating-point operations of the base in all epochs of an experiment and its test.
 
-    A backward pass takes twice as many as a forward pass. If features are kept, a frozen base sees
-    each image, or each view of it, once.
+    A backward pass takes twice as many as a forward pass. If features are kept, a frozen base, or
+    the frozen part of it, sees each image, or each view of it, once.
 
     Args:
-        forward: operations of a forward pass of the base for one image.
+        forward: of the base.
         rows: images of each split.
         views: augmented views that a frozen base takes in turn; None for a new one in each epoch.
-        features: whether features of a frozen base are kept.
-        trained: share of the forward pass in blocks that are trained, of a base that is.
+        features: whether features are kept.
     """
     epochs = experiment.epochs
-    if experiment.base_trainable:
-        train, valid = (1 + 2 * trained) * epochs, float(epochs)
-    elif not features:
-        train, valid = epochs, epochs
-    else:
-        train, valid = (min(epochs, views or epochs) if experiment.augment else 1), 1
+    trained, kept = (forward.trained, forward.kept) if experiment.base_trainable else (0.0, 1.0)
+    if not features:
+        kept = 0.0
+    shown = min(epochs, views or epochs) if experiment.augment else 1
+    again = (1 - kept) * epochs
+    train, valid = kept * shown + again + 2 * trained * epochs, kept + again
     tested = experiment.test_views * rows["test"]
-    return forward * (train * rows["train"] + valid * rows["valid"] + tested)
+    return forward.flop * (train * rows["train"] + valid * rows["valid"] + tested)
 
 
 def longest_first(
-    experiments: Sequence[Experiment], forward: Mapping[str, float]
+    experiments: Sequence[Experiment], forward: Mapping[str, Forward]
 ) -> list[Experiment]:
     """The order of admission: the experiment that takes longest starts first.
 
     Args:
-        forward: name → operations of a forward pass of its base for one image, in any unit.
+        forward: name → a forward pass of its base, in any unit.
     """
     even = {"train": 1, "valid": 1, "test": 1}
 

@@ -103,6 +103,26 @@ class Experiment(BaseModel):
     test_views: int = _recipe(1, label="views per test image", option=True, ge=1, le=2)
     """2 tests the mean of the probabilities of each image and its mirror image."""
 
+    @property
+    def feature_end(self) -> str | None:
+        """Up to where features of an image, or of a view of it, can be used again.
+
+        `LAST` if all of the base is frozen, the lowest block that is trained if those below it
+        stay frozen, None if there are no such features: mixup makes other images in every step.
+        """
+        if not self.base_trainable:
+            return LAST
+        return None if self.trainable_from == FIRST or self.mixup else self.trainable_from
+
+    @property
+    def feature_taps(self) -> str:
+        """The taps that are part of the features; "" if none is, below a block."""
+        if self.feature_end in (LAST, None):
+            return self.taps
+        blocks = BACKBONES[self.base].blocks
+        below = blocks[: blocks.index(self.trainable_from)]
+        return ",".join(tap for tap in self.taps.split(",") if tap in below)
+
     def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape of the images as the base sees them, (height, width, channels).
 

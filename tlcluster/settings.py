@@ -101,8 +101,8 @@ class TrainingSettings(BaseModel):
     seed: int = Field(524, description="seed of all random numbers", ge=0, lt=2**31)
     views: int | None = Field(
         None,
-        description="number of augmented views that experiments with a frozen base use in turn: "
-        "faster, but an approximation [a new view every epoch]",
+        description="number of augmented views that experiments with a frozen base, or frozen "
+        "lower blocks, use in turn: faster, but an approximation [a new view every epoch]",
         gt=0,
         le=MOST_EPOCHS,
     )
@@ -186,7 +186,7 @@ class CommonSettings(TrainingSettings):
 
     feature_cache: bool = Field(
         True,
-        description="compute the features of the frozen base again each time they are needed; "
+        description="compute the features of frozen blocks again each time they are needed; "
         "slow, for comparison",
     )
     scale_batch: bool = Field(

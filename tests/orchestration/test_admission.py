@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tlcluster.cost import flop, longest_first
+from tlcluster.cost import Forward, flop, longest_first
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration.admission import Admission, admit
@@ -208,23 +208,38 @@ ROWS = {"train": 1000, "valid": 100, "test": 10}
 def test_the_work_of_an_experiment_is_counted_in_passes_of_the_base(
     name: str, views: int | None, features: bool, images: int
 ) -> None:
-    assert math.isclose(flop(EXPERIMENTS[name], 0.5e9, ROWS, views, features), 0.5e9 * images)
+    found = flop(EXPERIMENTS[name], Forward(0.5e9), ROWS, views, features)
+    assert math.isclose(found, 0.5e9 * images)
 
 
 def test_a_backward_pass_takes_twice_the_forward_pass_of_what_is_trained() -> None:
     rows = {"train": 100, "valid": 10, "test": 10}
     one_epoch = EXPERIMENTS["finetuned"].model_copy(update={"epochs": 1})
-    assert flop(one_epoch, 1.0, rows, trained=0.25) == 100 * 1.5 + 10 + 10
+    assert flop(one_epoch, Forward(1.0, trained=0.25), rows) == 100 * 1.5 + 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("augment", "views", "features", "shown"),
+    [(False, None, True, 1), (True, 2, True, 2), (True, None, True, 8), (False, None, False, 8)],
+)
+def test_frozen_blocks_below_those_that_are_trained_see_each_view_once(
+    augment: bool, views: int | None, features: bool, shown: int
+) -> None:
+    rows = {"train": 100, "valid": 10, "test": 10}
+    upper = EXPERIMENTS["finetuned"].model_copy(update={"epochs": 8, "augment": augment})
+    lower = 0.75 * (100 * shown + 10 * (1 if features else 8))
+    expected = lower + 0.25 * 8 * (3 * 100 + 10) + 10
+    assert flop(upper, Forward(1.0, trained=0.25, kept=0.75), rows, views, features) == expected
 
 
 def test_each_view_of_a_test_image_is_a_pass() -> None:
     rows = {"train": 100, "valid": 10, "test": 7}
     twice = EXPERIMENTS["frozen"].model_copy(update={"test_views": 2})
-    assert flop(twice, 1.0, rows) == 100 + 10 + 2 * 7
+    assert flop(twice, Forward(1.0), rows) == 100 + 10 + 2 * 7
 
 
 def test_what_takes_longest_starts_first() -> None:
-    order = longest_first(tuple(EXPERIMENTS.values()), dict.fromkeys(EXPERIMENTS, 1.0))
+    order = longest_first(tuple(EXPERIMENTS.values()), dict.fromkeys(EXPERIMENTS, Forward(1.0)))
     assert [experiment.name for experiment in order] == [
         "finetuned",
         "regularized",
@@ -238,8 +253,8 @@ def test_an_experiment_with_a_larger_base_starts_before_one_with_a_smaller_base(
     bases = [
         frozen.model_copy(update={"base": base, "name": base}) for base in ("mobilenet_v2", "vgg19")
     ]
-    order = longest_first(bases, {"mobilenet_v2": 12e6, "vgg19": 797e6})
+    order = longest_first(bases, {"mobilenet_v2": Forward(12e6), "vgg19": Forward(797e6)})
     assert [experiment.base for experiment in order] == ["vgg19", "mobilenet_v2"]
     # With the same work, the base that computes at a lower rate takes longer.
-    order = longest_first(bases[::-1], {"mobilenet_v2": 797e6, "vgg19": 797e6})
+    order = longest_first(bases[::-1], dict.fromkeys(("mobilenet_v2", "vgg19"), Forward(797e6)))
     assert [experiment.base for experiment in order] == ["mobilenet_v2", "vgg19"]

@@ -76,3 +76,11 @@ def test_only_a_frozen_base_with_augmented_images_has_fresh_views() -> None:
     users = sharing(EXPERIMENTS.values(), lambda one: KEY if one.name == "augmented" else OTHER)
     assert users == {KEY: ("augmented",), OTHER: ("regularized",)}
     assert sharing(EXPERIMENTS.values(), lambda _: KEY) == {KEY: ("augmented", "regularized")}
+
+
+def test_a_base_whose_lower_blocks_are_frozen_has_fresh_views_unless_images_are_mixed() -> None:
+    upper, mixed = (
+        EXPERIMENTS["finetuned"].model_copy(update={"trainable_from": "block4", **changes})
+        for changes in ({"name": "upper"}, {"name": "mixed", "mixup": 0.2})
+    )
+    assert sharing([upper, mixed, EXPERIMENTS["finetuned"]], lambda _: KEY) == {KEY: ("upper",)}

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from tlcluster.errors import UserError
-from tlcluster.experiments import Experiment
+from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.orchestration import plan, ready
 from tlcluster.orchestration.estimate import matrix_product_rate
-from tlcluster.orchestration.plan import count, show_plan
+from tlcluster.orchestration.plan import count, lower_part_line, show_plan
 from tlcluster.orchestration.ready import made_ready
 from tlcluster.records import NodeRecord
 from tlcluster.settings import RunSettings
@@ -161,6 +161,34 @@ def test_the_plan_of_another_base_has_its_parameters_and_its_work(planned: Plann
     name, parameters, differs, at_most = (cell.strip() for cell in row.strip("│").split("│"))
     assert (name, parameters, at_most) == ("finetuned", "2,884,874", "14 s")
     assert differs.startswith("base mobilenet_v2, base trained")
+
+
+@pytest.mark.parametrize(
+    ("augment", "row_bytes", "kept", "said"),
+    [
+        (True, 16384, 0.6, "are kept in the output: 16.4 MB for each view of train, 24.6 MB for "),
+        (False, 16384, 0.6, "are kept in the output: 16.4 MB for train, 24.6 MB for valid and "),
+        (True, 147456, 0.0, "for their features are not worth 147.5 kB an image."),
+    ],
+)
+def test_the_plan_says_what_features_of_frozen_blocks_take_or_why_they_are_not_kept(
+    augment: bool, row_bytes: int, kept: float, said: str
+) -> None:
+    fields = {"trainable_from": "block4", "augment": augment}
+    work = Work(
+        forward_flop=1.0,
+        trained_share=0.4,
+        row_bytes=row_bytes,
+        kept_share=kept,
+        trainable_params=1,
+        total_params=1,
+        feature_shape=(1, 1, 512),
+    )
+    rows = {"train": 1000, "valid": 1000, "test": 500}
+    upper = EXPERIMENTS["finetuned"].model_copy(update=fields)
+    line = lower_part_line(upper, work, rows)
+    assert line.startswith("finetuned: the blocks below block4 are frozen; ")
+    assert said in line
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 nodes"), (1, "1 node"), (2, "2 nodes")])

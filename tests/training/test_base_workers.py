@@ -94,17 +94,20 @@ def losses(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.drill  # one layer alone is compared in test_batch_norm
+@pytest.mark.parametrize("first", ["first", "block_13"])
 def test_one_worker_and_two_train_a_base_with_batch_norm_alike(
-    few: Store, tmp_path: Path, run_wave: Callable[[list[Group]], list[list[Any]]]
+    few: Store, tmp_path: Path, run_wave: Callable[[list[Group]], list[list[Any]]], first: str
 ) -> None:
     for name, workers in (("one", 1), ("two", 2)):
-        (answers,) = run_wave([jobs(name, few, tmp_path, workers)])
+        (answers,) = run_wave([jobs(name, few, tmp_path, workers, trainable_from=first)])
         assert [answer["outcome"] for answer in answers] == ["finished"] * workers
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 3
     np.testing.assert_allclose(one, two, atol=1e-3)
     # Training changes the loss by far more than the tolerance.
     assert one[0, 0] - one[2, 0] > 0.1
+    # Of the blocks that stay frozen, features are kept.
+    assert len(list(tmp_path.rglob("*.npy"))) == (0 if first == "first" else 2 * 3)
 
 
 def test_a_frozen_base_with_batch_norm_trains_its_head_on_features(
@@ -129,3 +132,10 @@ def test_a_frozen_base_with_batch_norm_trains_its_head_on_features(
     assert not any(layer.trainable for layer in config.layers if layer.in_base)
     written = list((tmp_path / "features of features").rglob("*.npy"))
     assert {np.load(path).shape[1] for path in written} == {1280}
+
+
+def test_a_worker_computes_features_of_a_base_with_batch_norm_without_the_others(
+    few: Store, tmp_path: Path, run_wave: Callable[[list[Group]], list[list[Any]]]
+) -> None:
+    job = {"images": few.url, "features": str(tmp_path)}
+    assert run_wave([[job, job]]) == [[{"rows": 25}, {"rows": None}]]

@@ -17,9 +17,10 @@ keys = st.builds(
     base=st.sampled_from(["vgg16", "vgg19"]),
     image_shape=st.sampled_from([(32, 32, 3), (32, 48, 3)]),
     upsampled=st.sampled_from(["", "64 bicubic", "64 bilinear"]),
-    taps=st.sampled_from(["last", "block4", "block3,block4"]),
+    taps=st.sampled_from(["last", "block4", "block3,block4", ""]),
     augmentation=st.sampled_from(["study", "strong"]),
     precision=st.sampled_from(["float32", "bfloat16"]),
+    end=st.sampled_from(["last", "block4", "block5"]),
 )
 """Few values of each part, so that two keys often differ in one part only."""
 

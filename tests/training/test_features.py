@@ -100,6 +100,7 @@ def opened(sample_store: Store, index: Index, small_base: keras.Model, store: Wa
             "features": store,
             "key": key,
             "base": small_base,
+            "strategy": tf.distribute.get_strategy(),
             "claim": CLAIM,
             "batch": 256,
         }
@@ -217,8 +218,11 @@ def test_on_s3_as_well_each_shard_is_computed_once(opened: Open, s3_url: str) ->
 
 def test_a_later_run_finds_them(opened: Open, store: Watched) -> None:
     first = opened().load("valid", PLAIN, 0)
-    again = opened(features=open_store(store.url), base=small(2)).load("valid", PLAIN, 0)
-    np.testing.assert_array_equal(first.inputs, again.inputs)
+    later = opened(features=open_store(store.url), base=small(2))
+    np.testing.assert_array_equal(first.inputs, later.load("valid", PLAIN, 0).inputs)
+    # 750 rows of the other shards, and another view.
+    assert later.missing_bytes([("valid", PLAIN)]) == 4 * 512 * 750
+    assert later.missing_bytes([("valid", PLAIN), ("train", 1)]) == 4 * 512 * 1750
 
 
 def test_who_comes_second_waits_for_the_first_and_does_not_compute(

@@ -384,16 +384,54 @@ def test_the_functions_on_images_and_on_features_are_the_models(
     )
 
 
-def test_no_image_has_no_logits_and_gradients_of_zero() -> None:
-    models = built("finetuned", seed=1)
+@pytest.mark.parametrize(
+    ("first", "taps", "numbers", "means"),
+    [
+        ("block4", "last", 4 * 4 * 256, []),
+        (
+            "block5",
+            "block3,block4,last",
+            2 * 2 * 512 + 256 + 512,
+            ["block3_mean", "block4_mean", "last_mean", "means"],
+        ),
+    ],
+)
+def test_upper_blocks_are_trained_alike_on_images_and_on_features_of_the_frozen_blocks(
+    first: str, taps: str, numbers: int, means: list[str], sample_images: np.ndarray
+) -> None:
+    models = built("finetuned", seed=1, trainable_from=first, taps=taps)
+    assert models.base.output_shape == (None, numbers)
+    images = tf.constant(sample_images[:5], tf.float32)
+    keys, trained = no_keys(images), models.whole.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        of_images = models.logits_of_images(images, keys, training=True)
+        features = models.base(images, training=False)
+        of_features = models.logits_of_features(features, keys, training=True)
+    for logits in (of_images, of_features):
+        expected = models.whole([images, keys], training=False)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    for one, other in zip(
+        *(tape.gradient(x, trained) for x in (of_images, of_features)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())
+        assert np.any(one)
+    # Records and the weights file are those of the whole, which is not cut.
+    names = [record.name for record in layer_records(models.whole)]
+    assert names == ["images", *VGG16, *means, *HEADS["finetuned"]]
+
+
+@pytest.mark.parametrize("of", ["images", "features"])
+def test_nothing_has_no_logits_and_gradients_of_zero(of: str) -> None:
+    models = built("finetuned", seed=1, trainable_from="block5" if of == "features" else "first")
+    logits_of = models.logits_of_features if of == "features" else models.logits_of_images
 
     @tf.function
     def train(images: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape() as tape:
-            logits = models.logits_of_images(images, no_keys(images), training=True)
+            logits = logits_of(images, no_keys(images), training=True)
         return logits, tape.gradient(logits, models.whole.trainable_variables)
 
-    logits, gradients = train(tf.zeros((0, 32, 32, 3)))
+    logits, gradients = train(tf.zeros((0, 2048) if of == "features" else (0, 32, 32, 3)))
     assert logits.shape == (0, 10)
     assert len(gradients) == len(models.whole.trainable_variables)
     assert not any(np.any(gradient) for gradient in gradients)

@@ -92,6 +92,18 @@ BASE_FIELDS: dict[str, Any] = {
 """The same in a training of the base."""
 
 
+UPPER_FIELDS: dict[str, Any] = {
+    "trainable_from": "block5",
+    "taps": "block4,last",
+    "base_rate": 0.1,
+    "learning_rate": 1e-4,
+    "test_views": 2,
+}
+"""Of the frozen lower blocks, features are kept."""
+
+UPPER_FEATURES = "features of lower blocks"
+
+
 class Plan(NamedTuple):
     """One attempt of a training."""
 
@@ -156,6 +168,9 @@ PLANS: dict[str, Plan] = {
     ),
     "base": Plan("finetuned", recipe=BASE_FIELDS),
     "base, two workers": Plan("finetuned", 2, recipe=BASE_FIELDS),
+    "upper": Plan("finetuned", features=UPPER_FEATURES, recipe=UPPER_FIELDS),
+    "upper, no features": Plan("finetuned", features=None, recipe=UPPER_FIELDS),
+    "upper, two workers": Plan("finetuned", 2, features=UPPER_FEATURES, recipe=UPPER_FIELDS),
     "frozen, early": Plan("frozen", recipe={"epochs": 60, "patience": 3}),
     "regularized, after the kill": Plan(
         "regularized", folder="regularized, killed", after="regularized, killed"
@@ -464,9 +479,20 @@ def test_the_same_task_gives_the_same_result_bit_for_bit(trained: Get) -> None:
     assert_identical(trained("regularized"), trained("regularized, again"))
 
 
-@pytest.mark.parametrize("name", ["frozen", "regularized"])
+@pytest.mark.parametrize("name", ["frozen", "regularized", "upper"])
 def test_features_and_images_give_the_same_result(trained: Get, name: str) -> None:
     assert_close(trained(name), trained(f"{name}, no features"), 1e-4)
+
+
+def test_features_of_frozen_blocks_are_computed_once_for_each_view(
+    trained: Get, folder: Path
+) -> None:
+    trained("upper")
+    written = {path: path.stat().st_mtime_ns for path in views_in(folder / UPPER_FEATURES)}
+    # Views of two epochs, in shards of 50, 50 and 30 images.
+    assert sorted(path.parent.name for path in written) == ["00001"] * 3 + ["00002"] * 3
+    trained("upper, two workers")
+    assert written == {p: p.stat().st_mtime_ns for p in views_in(folder / UPPER_FEATURES)}
 
 
 def test_features_of_a_view_are_kept_where_views_return(trained: Get, folder: Path) -> None:
@@ -586,8 +612,9 @@ def test_one_worker_on_features_and_two_on_images_train_a_head_alike(trained: Ge
     assert rates[-1] < 1e-4
 
 
-def test_one_worker_and_two_train_the_upper_blocks_of_a_base_alike(trained: Get) -> None:
-    assert_close(trained("base"), trained("base, two workers"), 1e-3)
+@pytest.mark.parametrize("name", ["base", "upper"])
+def test_one_worker_and_two_train_the_upper_blocks_of_a_base_alike(trained: Get, name: str) -> None:
+    assert_close(trained(name), trained(f"{name}, two workers"), 1e-3)
 
 
 def test_only_the_upper_blocks_of_a_base_change(trained: Get, imagenet_weights: bytes) -> None:

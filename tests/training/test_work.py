@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
+from tlcluster.cost import Forward
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.training import work
 from tlcluster.training.model import build_models, parameter_counts
-from tlcluster.training.work import Work, ask_work, forward_flops, works
+from tlcluster.training.work import Work, ask_work, forwards, works
 
 MIXED = (
     *EXPERIMENTS.values(),
@@ -62,6 +63,15 @@ def test_the_share_of_the_work_that_is_trained_is_that_of_the_blocks(
     assert answers["upper"].trained_share == pytest.approx(2 * upper / 0.627e9, rel=0.02)
 
 
+def test_features_save_the_work_of_the_frozen_blocks_below_those_that_are_trained(
+    answers: dict[str, Work],
+) -> None:
+    assert answers["upper"].row_bytes == 4 * 4 * 4 * 256
+    assert answers["upper"].kept_share == 1.0 - answers["upper"].trained_share
+    others = [work for name, work in answers.items() if name != "upper"]
+    assert {(work.row_bytes, work.kept_share) for work in others} == {(0, 0.0)}
+
+
 def test_parameters_are_those_of_the_models_that_are_trained(answers: dict[str, Work]) -> None:
     for experiment in MIXED:
         models = build_models(
@@ -97,11 +107,11 @@ def test_asking_imports_no_tensorflow() -> None:
 
 def test_a_run_with_one_base_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "ask_work", None)
-    found = forward_flops(tuple(EXPERIMENTS.values()), (32, 32, 3))
-    assert found == dict.fromkeys(EXPERIMENTS, 1.0)
+    found = forwards(tuple(EXPERIMENTS.values()), (32, 32, 3))
+    assert found == dict.fromkeys(EXPERIMENTS, Forward(1.0))
 
 
-def test_a_run_with_several_bases_asks_once_for_each_part_of_a_base(
+def test_a_run_asks_once_for_each_part_of_a_base_and_each_block_from_which_it_is_trained(
     monkeypatch: pytest.MonkeyPatch, answers: dict[str, Work]
 ) -> None:
     asked = []
@@ -111,9 +121,13 @@ def test_a_run_with_several_bases_asks_once_for_each_part_of_a_base(
         return [answers[experiment.name] for experiment in experiments]
 
     monkeypatch.setattr(work, "ask_work", ask)
-    found = forward_flops(MIXED, (32, 32, 3))
-    assert [sorted(names) for names in asked] == [["deep", "frozen", "small", "tapped"]]
-    assert found == {name: work.forward_flop for name, work in answers.items()}
+    found = forwards(MIXED, (32, 32, 3))
+    assert [sorted(names) for names in asked] == [["deep", "frozen", "small", "tapped", "upper"]]
+    assert {name: one.flop for name, one in found.items()} == {
+        name: work.forward_flop for name, work in answers.items()
+    }
+    assert found["upper"] == answers["upper"].forward
+    assert found["finetuned"] == Forward(answers["finetuned"].forward_flop)
 
 
 def test_a_child_that_fails_is_one_line_with_its_last_words() -> None:

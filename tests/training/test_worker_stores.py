@@ -10,7 +10,7 @@ import pytest
 from tlcluster.dataset.shards import read_index
 from tlcluster.errors import UserError
 from tlcluster.storage.protocol import Store
-from tlcluster.training.stores import refuse_full_disk
+from tlcluster.training.stores import refuse_full_disk, refuse_full_output
 
 
 def told(url: str, cache: Path) -> tuple[Any, Any]:
@@ -30,3 +30,17 @@ def test_shards_that_do_not_fit_on_the_disk_are_refused_before_the_first_one_com
     )
     # A directory is read in place.
     refuse_full_disk(*told("/data/cinic10", small_disk), index)
+
+
+def test_features_that_do_not_fit_on_the_disk_of_the_output_are_refused(small_disk: Path) -> None:
+    output: Any = SimpleNamespace(url=str(small_disk))
+    with pytest.raises(UserError) as caught:
+        refuse_full_output(output, lambda: 3_000_000)
+    assert str(caught.value) == (
+        f"{socket.gethostname()}: output {small_disk}: 1.05 MB are free, and features of the base "
+        "take 3 MB; free some space, name another --output, or compute them each time with "
+        "--no-feature-cache"
+    )
+    refuse_full_output(output, lambda: 1_000_000)
+    bucket: Any = SimpleNamespace(url="s3://bucket/runs")
+    refuse_full_output(bucket, lambda: 3_000_000)

@@ -10,6 +10,7 @@ from tlcluster.orchestration import ready
 from tlcluster.records import NodeRecord
 from tlcluster.settings import TuneSettings
 from tlcluster.storage.protocol import Store
+from tlcluster.tuning import suite
 from tlcluster.tuning.suite import run_tuning
 
 
@@ -19,6 +20,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = (NodeRecord(host="here", cpus=8, gpus=2, memory_bytes=1),) * 2
     monkeypatch.setattr(ready, "local_nodes", lambda: nodes)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # It traces a model, in a process that imports TensorFlow.
+    monkeypatch.setattr(suite, "trial_seconds", lambda _: {"frozen": 61.0})
 
 
 def planned(store: Store, folder: Path, **flags: Any) -> None:
@@ -47,6 +50,8 @@ def test_it_says_how_many_trials_run_at_once_and_what_their_workers_reserve(
     said = capsys.readouterr().out
     assert "cluster    2 nodes, 16 CPUs, 4 GPUs\n" in said
     assert f"at once    {at_once}" in said
+    assert "frozen: " in said
+    assert "at most 12 epochs, the first about 1:01, in\n" in said
     assert not (tmp_path / "runs").exists()
 
 

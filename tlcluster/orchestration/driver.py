@@ -39,7 +39,7 @@ from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.task import Task, feature_key
-from tlcluster.training.work import forward_flops
+from tlcluster.training.work import forwards
 
 LEAVE_SECONDS = 5.0
 """Seconds to wait for Ray and for trainer threads on exit. If Ray is gone, it does not answer."""
@@ -312,7 +312,7 @@ def shown(experiment: Experiment, one: Standing) -> Row:
 def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
     """What the driver knows at the start: the results that earlier drivers have left."""
     settings = ready.settings
-    forward = forward_flops(ready.experiments, ready.index.image_shape)
+    forward = forwards(ready.experiments, ready.index.image_shape)
     return State(
         tuple(
             Standing(

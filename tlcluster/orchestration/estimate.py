@@ -24,14 +24,7 @@ def seconds_alone(
     """
     settings = ready.settings
     return [
-        flop(
-            experiment,
-            work.forward_flop,
-            rows,
-            settings.views,
-            features=settings.feature_cache,
-            trained=work.trained_share,
-        )
+        flop(experiment, work.forward, rows, settings.views, features=settings.feature_cache)
         / (BACKBONES[experiment.base].efficiency * rate)
         for experiment, work in zip(ready.experiments, works, strict=True)
     ]

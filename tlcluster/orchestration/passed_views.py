@@ -1,7 +1,7 @@
 """Which fresh views every experiment has passed, so that their features can be deleted.
 
-A fresh view is shown once. At full size its features take 180 MB, and there is
-one in every epoch.
+A fresh view is shown once. At full size its features take 180 MB, or several GB if they are of the
+lower part of a base, and there is one in every epoch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -47,7 +47,8 @@ def sharing(
     """Key → names of the experiments that take fresh views of features from there."""
     users: dict[FeatureKey, tuple[str, ...]] = {}
     for one in experiments:
-        if one.augment and not one.base_trainable:
+        # Features that are too large to be kept are of no view: there is nothing to delete then.
+        if one.augment and one.feature_end:
             users[key(one)] = (*users.get(key(one), ()), one.name)
     return users
 

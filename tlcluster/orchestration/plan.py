@@ -1,6 +1,6 @@
 """What `--dry-run` prints: what would run where."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +37,10 @@ def show_plan(console: Console, ready: Ready) -> None:
     seconds = seconds_alone(ready, works, rows, rate) if rate else []
     times = [duration(one) for one in seconds] or [""] * len(works)
     console.print(_table(ready.experiments, works, times))
+    if settings.feature_cache:
+        for experiment, one in zip(ready.experiments, works, strict=True):
+            if one.row_bytes:
+                say(console, lower_part_line(experiment, one, rows))
     if rate:
         say(
             console,
@@ -61,6 +65,23 @@ def share_line(admission: Admission, total: int) -> str:
         f"{admission.at_once} of {total}, each with {count(admission.workers, 'worker')} of "
         f"{admission.cpus_per_worker:g} CPUs and {admission.gpus_per_worker:g} GPUs"
     )
+
+
+def lower_part_line(experiment: Experiment, work: Work, rows: Mapping[str, int]) -> str:
+    """What happens to the features of the frozen blocks below those that are trained.
+
+    Args:
+        work: of the experiment, with `row_bytes`.
+        rows: images of each split.
+    """
+    blocks = f"{experiment.name}: the blocks below {experiment.trainable_from} are frozen; "
+    size = f"{work.row_bytes / 1e3:,.1f} kB an image"
+    if not work.kept_share:
+        return f"{blocks}they are computed in every step, for their features are not worth {size}."
+    view = "each view of train" if experiment.augment else "train"
+    each = f"{work.row_bytes * rows['train'] / 1e6:,.1f} MB for {view}"
+    others = f"{work.row_bytes * (rows['valid'] + rows['test']) / 1e6:,.1f} MB for valid and test"
+    return f"{blocks}their features, {size}, are kept in the output: {each}, {others}."
 
 
 def say(console: Console, line: str) -> None:

@@ -37,12 +37,14 @@ class FeatureKey(NamedTuple):
     upsampled: str = ""
     """Size and method, if the images are made larger."""
     taps: str = LAST
-    """Maps of the base that the features are made of; see `Experiment.taps`."""
+    """Maps of the base that the features are made of; see `Experiment.feature_taps`."""
     augmentation: AugmentationName = "study"
     """Of the augmented views."""
     precision: str = FLOAT32
     """In which the base computes. Features of bfloat16 differ from those of float32 by far more
     than rounding in float32 does."""
+    end: str = LAST
+    """Where the frozen part of the base ends; see `Experiment.feature_end`."""
 
     def place(self, split: str, view: int) -> str:
         """The folder of one view of a split. Plain images do not depend on the augmentation."""

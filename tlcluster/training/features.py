@@ -1,7 +1,8 @@
 """Features of a frozen base, computed once and shared by all experiments that need them.
 
 A frozen base never changes, so neither does its output for an image or for one view of an image.
-Features are stored in the output folder, beside the runs, in shards like those of the images:
+The same holds for the frozen lower part of a base; see `tlcluster.training.lower_part`. Features
+are stored in the output folder, beside the runs, in shards like those of the images:
 
     features/<hash>/<split>/<view>/<shard>.json          size and sha256 of
     features/<hash>/<split>/<view>/<shard>-<sha256>.npy  float32 (rows, features)
@@ -21,7 +22,8 @@ import threading
 import time
 import tokenize
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ from tlcluster.errors import UserError
 from tlcluster.records import Record
 from tlcluster.storage.protocol import CorruptObject, ObjectMissing, ObjectTooLarge, Store
 from tlcluster.training import augment
+from tlcluster.training.collective import local
 from tlcluster.training.data import image_spec
 from tlcluster.training.feature_key import MIRRORED, PLAIN, FeatureKey
 
@@ -97,6 +100,7 @@ class FeatureStore:
         features: Store,
         key: FeatureKey,
         base: keras.Model,
+        strategy: tf.distribute.Strategy,
         claim: Claim,
         batch: int,
     ) -> None:
@@ -107,6 +111,7 @@ class FeatureStore:
             features: the store of the features.
             key: what the features depend on.
             base: images → features; see `tlcluster.training.model.Models`.
+            strategy: that the base was built under.
             claim: content of this worker's claims.
             batch: images in a forward pass. It depends on the key only, so that features do not
                 depend on the worker.
@@ -114,9 +119,23 @@ class FeatureStore:
         self._images, self._index, self._features, self._key = images, index, features, key
         self._claim, self._batch = claim, batch
         self._features_per_row = int(base.output_shape[1])
-        self._compute = _forward(base, index.image_shape, key)
+        self._compute = _forward(base, strategy, index.image_shape, key)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
+
+    def missing_bytes(self, views: Iterable[tuple[str, int]]) -> int:
+        """Bytes of the features that are not stored yet.
+
+        Args:
+            views: splits and views of them.
+        """
+        rows = 0
+        for split, view in views:
+            place = self._key.place(split, view)
+            there = {found.key for found in self._features.list(f"{place}/")}
+            for number, info in enumerate(self._index.shards(split)):
+                rows += 0 if f"{place}/{number:05d}.json" in there else info.rows
+        return 4 * self._features_per_row * rows
 
     def load(self, split: str, view: int, number: int) -> Shard:
         """One shard of features, verified.
@@ -197,7 +216,12 @@ class FeatureStore:
     def _write(self, place: str, split: str, view: int, number: int, images: np.ndarray) -> None:
         first = int(self._index.offsets(split)[number])
         samples = np.arange(first, first + len(images), dtype=np.int64)
-        parts = []
+        # Straight into the file's content: features of a shard may take 128 MB.
+        buffer = io.BytesIO()
+        shape = len(images), self._features_per_row
+        kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+        header = {"descr": kind, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(buffer, header)
         if view == MIRRORED:
             view, images = PLAIN, images[:, :, ::-1]
         for start in range(0, len(images), self._batch):
@@ -206,11 +230,9 @@ class FeatureStore:
                 tf.constant(samples[start : start + self._batch]),
                 tf.constant(view, tf.int64),
             )
-            parts.append(part.numpy())
+            buffer.write(part.numpy().tobytes())
             further = self._claim.model_copy(update={"images": start + len(part)})
             self._features.put(f"{place}.claim", _content(further))
-        buffer = io.BytesIO()
-        np.save(buffer, np.concatenate(parts), allow_pickle=False)
         content = buffer.getvalue()
         sha256 = hashlib.sha256(content).hexdigest()
         # The name contains the hash, so two writers cannot mix: the first small file decides.
@@ -237,7 +259,10 @@ def _content(record: Record) -> bytes:
 
 
 def _forward(
-    base: keras.Model, image_shape: tuple[int, int, int], key: FeatureKey
+    base: keras.Model,
+    strategy: tf.distribute.Strategy,
+    image_shape: tuple[int, int, int],
+    key: FeatureKey,
 ) -> Callable[..., tf.Tensor]:
     how = augment.AUGMENTATIONS[key.augmentation]
 
@@ -255,6 +280,8 @@ def _forward(
             lambda: tf.cast(images, tf.float32),
             lambda: augment.augment(images, how, seed=key.seed, view=view, samples=samples),
         )
-        return base(shown, training=False)
+        # In replica context: outside it, reading BatchNorm's moving statistics is a collective, and
+        # the other workers compute other shards, or none.
+        return local(strategy, strategy.run(partial(base, training=False), args=(shown,)))
 
     return forward

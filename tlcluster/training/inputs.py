@@ -1,4 +1,4 @@
-"""What a worker feeds its model: images from the store, or features of the frozen base.
+"""What a worker feeds its model: images from the store, or features of the frozen part of the base.
 
 Both are values with the same fields. `inputs_for` decides between them; nothing else asks.
 """
@@ -23,16 +23,16 @@ from tlcluster.training.features import Claim, FeatureStore
 from tlcluster.training.mixup import Mix
 from tlcluster.training.model import Models
 from tlcluster.training.schedule import Schedule, StepRows
-from tlcluster.training.stores import Stores
-from tlcluster.training.task import Task, feature_key
+from tlcluster.training.stores import Stores, refuse_full_output
+from tlcluster.training.task import Task, feature_key, kept_views
 
 IMAGE_BATCH = 256
 """Images of one evaluation step, or fewer if they are made larger: it bounds memory. Results do not
 depend on it."""
 
 FEATURE_BYTES = 2**23
-"""Features of one evaluation step, at most: 4096 rows of 512. With few rows, the call would cost
-more than the computation."""
+"""Features of one evaluation step, at most: 4096 rows of 512, or 128 of 16,384, with which trained
+blocks compute. With few rows, the call would cost more than the computation."""
 
 
 class ViewShard(NamedTuple):
@@ -109,7 +109,7 @@ class ImageInputs:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """float32 features of the frozen base, of the images or of one view of them."""
+    """float32 features of the frozen part of the base, of the images or of one view of them."""
 
     features: FeatureStore
     models: Models
@@ -148,15 +148,26 @@ def images_at_once(experiment: Experiment, image_shape: tuple[int, int, int]) ->
     return max(1, IMAGE_BATCH * height * width // (seen_height * seen_width))
 
 
-def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precision: str) -> Inputs:
-    """Features if the base is frozen and features are kept, else images.
+def inputs_for(
+    task: Task,
+    strategy: tf.distribute.Strategy,
+    stores: Stores,
+    index: Index,
+    models: Models,
+    precision: str,
+) -> Inputs:
+    """Features if they are kept and the base, or a part of it worth it, is frozen; else images.
 
     Args:
+        strategy: that the models were built under.
         precision: in which the base computes.
+
+    Raises:
+        UserError: features do not fit on the disk.
     """
     experiment = task.experiment
     at_once = images_at_once(experiment, index.image_shape)
-    if experiment.base_trainable or stores.features is None:
+    if stores.features is None or (experiment.base_trainable and models.upper is None):
         seed = task.view_seed if experiment.augment else None
         return ImageInputs(stores.images, index, models, seed, at_once)
     features = FeatureStore(
@@ -165,9 +176,11 @@ def inputs_for(task: Task, stores: Stores, index: Index, models: Models, precisi
         features=stores.features,
         key=feature_key(task, index.image_shape, precision),
         base=models.base,
+        strategy=strategy,
         claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
         batch=at_once,
     )
+    refuse_full_output(stores.features, partial(features.missing_bytes, kept_views(task)))
     return FeatureInputs(features, models)
 
 

@@ -6,7 +6,8 @@ Keras here is tf_keras: Keras 3 does not run under MultiWorkerMirroredStrategy.
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from tlcluster.training.base import (
     use_small_maps,
 )
 from tlcluster.training.batch_norm import GlobalBatchNorm
+from tlcluster.training.lower_part import cut, is_kept
 from tlcluster.training.upsample import Upsample
 
 DROPOUT_STREAM = 2
@@ -77,37 +79,51 @@ class Models(NamedTuple):
     """The network of one experiment: whole, and in two parts that share its weights.
 
     Keys, int64 (n, 2), are the epoch and sample of each row; only Dropout reads them. A row of
-    features is what the head gets of the base, flattened as Keras' Flatten does it.
+    features is what the head gets of the base, flattened as Keras' Flatten does it, or the row of
+    `tlcluster.training.lower_part` if features of the frozen lower part can be kept.
     """
 
     whole: keras.Model
     """[float32 images (n, height, width, 3) in 0…255, keys] → float32 logits (n, classes)."""
     base: keras.Model
-    """Images → features, float32 (n, features)."""
+    """Images → features, float32 (n, numbers)."""
     head: keras.Model
-    """[features, keys] → logits (n, classes)."""
+    """[what the head gets of the base, flattened, keys] → logits (n, classes)."""
     norm: GlobalBatchNorm
     """Computes the BatchNorm layers of a base that is trained."""
+    upper: keras.Model | None = None
+    """Features of the lower part → what the head gets, float32 (n, units); None if features are
+    what the head gets."""
 
     @property
     def feature_spec(self) -> tf.TensorSpec:
-        """A batch of features, float32 (n, features), with any n."""
+        """A batch of features, float32 (n, numbers), with any n."""
         return tf.TensorSpec(self.base.output_shape, tf.float32)
 
     def logits_of_images(self, images: tf.Tensor, keys: tf.Tensor, *, training: bool) -> tf.Tensor:
-        """The logits of `whole`. There may be no images: oneDNN's convolutions refuse an empty
-        batch, so a black image takes their place and its result is dropped."""
-        rows = tf.shape(images)[0]
-        shown = tf.pad(images, [[0, tf.maximum(1 - rows, 0)], [0, 0], [0, 0], [0, 0]])
-        with self.norm.counting(tf.cast(rows > 0, tf.float32)):
+        """The logits of `whole`."""
+
+        def base(shown: tf.Tensor) -> tf.Tensor:
             features = self.base(shown, training=training)
-        return self.logits_of_features(features[:rows], keys, training=training)
+            return features if self.upper is None else self.upper(features, training=training)
+
+        return self.head([self._padded(base, images), keys], training=training)
 
     def logits_of_features(
         self, features: tf.Tensor, keys: tf.Tensor, *, training: bool
     ) -> tf.Tensor:
-        """The logits of `head`."""
+        """The same logits, of what the frozen part of the base makes of the images."""
+        if self.upper is not None:
+            features = self._padded(partial(self.upper, training=training), features)
         return self.head([features, keys], training=training)
+
+    def _padded(self, part: Callable[[tf.Tensor], tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
+        """What a part of the base makes of its input. There may be no rows: oneDNN's convolutions
+        refuse an empty batch, so a row of zeros takes their place and its result is dropped."""
+        count = tf.shape(rows)[0]
+        missing = [[0, tf.maximum(1 - count, 0)], *[[0, 0]] * (rows.shape.rank - 1)]
+        with self.norm.counting(tf.cast(count > 0, tf.float32)):
+            return part(tf.pad(rows, missing))[:count]
 
 
 def build_models(
@@ -161,12 +177,12 @@ def build_models(
         shown = Preprocess(backbone.preprocessing, name="preprocess")(shown)
     features = pooled(trunk(shown), taps)
     head, layers = build_head(experiment, features.shape[1:], classes=classes, seed=seed)
-    return Models(
-        whole=keras.Model([images, keys], _applied(layers, features, keys), name=experiment.name),
-        base=keras.Model(images, keras.layers.Reshape((-1,), dtype="float32")(features)),
-        head=head,
-        norm=norm,
-    )
+    whole = keras.Model([images, keys], _applied(layers, features, keys), name=experiment.name)
+    if is_kept(trunk, experiment):
+        lower, upper = cut(images, shown, trunk, experiment)
+        return Models(whole, lower, head, norm, upper)
+    flat = keras.layers.Reshape((-1,), dtype="float32")(features)
+    return Models(whole, keras.Model(images, flat), head, norm)
 
 
 def build_head(

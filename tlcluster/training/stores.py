@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tlcluster.checkup.disk import full_disk, shards
+from tlcluster.checkup.disk import full_disk, shards, space
+from tlcluster.checkup.finding import size
 from tlcluster.checkup.stores import is_directory
 from tlcluster.dataset.shards import Index
 from tlcluster.errors import UserError
@@ -69,3 +70,24 @@ def refuse_full_disk(task: Task, stores: Stores, index: Index) -> None:
         return
     if wrong := full_disk(node_cache(task), shards(index)):
         raise UserError(f"{socket.gethostname()}: {wrong}")
+
+
+def refuse_full_output(features: Store, missing: Callable[[], int]) -> None:
+    """Look whether features fit on the disk of the output folder; a bucket has room.
+
+    Args:
+        features: the store of the features.
+        missing: counts the bytes of those that are not there yet.
+
+    Raises:
+        UserError: they do not.
+    """
+    if not is_directory(features):
+        return
+    needed, free = missing(), space(Path(features.url)).free
+    if needed > free:
+        raise UserError(
+            f"{socket.gethostname()}: output {features.url}: {size(free)} are free, and features "
+            f"of the base take {size(needed)}; free some space, name another --output, or compute "
+            "them each time with --no-feature-cache"
+        )

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tlcluster.backbones import LAST
 from tlcluster.experiments import Experiment
 from tlcluster.training.devices import FLOAT32
 from tlcluster.training.feature_key import PLAIN, FeatureKey, view_of
@@ -17,13 +18,13 @@ class Task(NamedTuple):
     run: str
     """Address of the run's folder."""
     features: str | None
-    """Address of the folder where features of the frozen base are kept; None computes them
-    each time they are needed."""
+    """Address of the folder where features of the frozen base, or of the frozen part of it, are
+    kept; None computes them each time they are needed."""
     weights: str
     """Names the base's weights in the key of features."""
     views: int | None
-    """Augmented views that experiments with a frozen base use in turn; None uses a new view in
-    every epoch."""
+    """Augmented views that experiments with a frozen base, or a frozen part of it, use in turn;
+    None uses a new view in every epoch."""
     view_seed: int
     """Decides what the augmented views show."""
     scale_batch: bool
@@ -52,7 +53,7 @@ class Task(NamedTuple):
 def feature_key(
     task: Task, image_shape: tuple[int, int, int], precision: str = FLOAT32
 ) -> FeatureKey:
-    """The key of the features that a task needs.
+    """The key of the features that a task needs, of an experiment with a `feature_end`.
 
     Args:
         image_shape: of the images in the store, (height, width, channels).
@@ -69,15 +70,25 @@ def feature_key(
         upsampled=f"{experiment.input_size} {experiment.upsampling}"
         if experiment.input_size
         else "",
-        taps=experiment.taps,
+        taps=experiment.feature_taps,
         augmentation=experiment.augmentation,
         precision=precision,
+        end=experiment.feature_end or LAST,
     )
 
 
+def kept_views(task: Task) -> list[tuple[str, int]]:
+    """Splits and views whose features are there at the same time in training; of fresh views one
+    after another, the first."""
+    views = min(task.views or 1, task.experiment.epochs)
+    shown = range(1, views + 1) if task.experiment.augment else [PLAIN]
+    return [*(("train", view) for view in shown), ("valid", PLAIN)]
+
+
 def shown_view(task: Task, epoch: int) -> int:
-    """The view of the training images that an epoch shows."""
+    """The view of the training images that an epoch shows. It does not depend on whether features
+    are kept, so that they only save time."""
     experiment = task.experiment
     if not experiment.augment:
         return PLAIN
-    return view_of(epoch, None if experiment.base_trainable else task.views)
+    return view_of(epoch, task.views if experiment.feature_end else None)

@@ -76,7 +76,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
 
     Raises:
         UserError: the store does not hold the data set that the run began with, the weights are of
-            another base, or the GPU that is reserved cannot be used.
+            another base, a disk is too small, or the GPU that is reserved cannot be used.
         CorruptObject: a shard stays damaged after its retries.
         StoreUnavailable: storage did not answer for `task.storage_wait` seconds, or a stop
             request came while it was away.
@@ -152,7 +152,7 @@ def prepared(
         learning_rate=schedule.learning_rate,
     )
     del imagenet_weights
-    inputs = inputs_for(task, stores, index, network.models, device.precision)
+    inputs = inputs_for(task, strategy, stores, index, network.models, device.precision)
     saves = Saves(
         stores.run,
         task.experiment.name,

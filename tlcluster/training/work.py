@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from tlcluster.backbones import BACKBONES
+from tlcluster.backbones import BACKBONES, FIRST
+from tlcluster.cost import Forward
 from tlcluster.errors import UserError
 from tlcluster.experiments import Experiment
 
@@ -37,10 +38,20 @@ class Work(BaseModel):
     used; a multiplication and an addition are two."""
     trained_share: float
     """Share of it in the blocks that are trained; 0 if the base is frozen."""
+    row_bytes: int
+    """Bytes of an image's features of the frozen part of a base whose upper blocks are trained; 0
+    if there is no such part."""
+    kept_share: float
+    """Share of the forward pass that these features save; 0 if they are not worth keeping."""
     trainable_params: int
     total_params: int
     feature_shape: tuple[int, ...]
     """Shape of what the head gets of the base, (height, width, channels)."""
+
+    @property
+    def forward(self) -> Forward:
+        """What the estimate of the cost takes of it."""
+        return Forward(self.forward_flop, self.trained_share, self.kept_share)
 
 
 def ask_work(
@@ -92,22 +103,36 @@ def ask_work(
     )
 
 
-def forward_flops(
+def forwards(
     experiments: Sequence[Experiment], image_shape: tuple[int, int, int]
-) -> Mapping[str, float]:
-    """Name of an experiment → operations of a forward pass of its base for one image.
+) -> Mapping[str, Forward]:
+    """Name of an experiment → a forward pass of its base.
 
-    They are for comparison. If all use the same part of the same base, each value is 1: a common
-    factor changes no comparison, so no process is started.
+    They are for comparison. If all use the same part of the same base and train it from the same
+    block on, each has one operation: a common factor changes no comparison, so no process is
+    started.
     """
-    # The first experiment of each part; the head makes no difference.
-    first = {part(experiment): experiment for experiment in reversed(experiments)}
+    # The first experiment of each kind; the head makes no difference.
+    first = {_kind(experiment): experiment for experiment in reversed(experiments)}
     if len(first) < 2:
-        flop = dict.fromkeys(first, 1.0)
-    else:
-        answers = ask_work(list(first.values()), image_shape=image_shape, classes=2)
-        flop = {one: work.forward_flop for one, work in zip(first, answers, strict=True)}
-    return {experiment.name: flop[part(experiment)] for experiment in experiments}
+        return {experiment.name: Forward(1.0) for experiment in experiments}
+    answers = ask_work(list(first.values()), image_shape=image_shape, classes=2)
+    found = {
+        # Whether all of a base is trained, or nothing, is known without asking.
+        one: work.forward if _first_trained(experiment) != FIRST else Forward(work.forward_flop)
+        for (one, experiment), work in zip(first.items(), answers, strict=True)
+    }
+    return {experiment.name: found[_kind(experiment)] for experiment in experiments}
+
+
+def _kind(experiment: Experiment) -> tuple[tuple[str, str, int], str, bool]:
+    """What decides a forward pass and what of it is trained, apart from all and nothing."""
+    first = _first_trained(experiment)
+    return part(experiment), first, first != FIRST and experiment.feature_end is None
+
+
+def _first_trained(experiment: Experiment) -> str:
+    return experiment.trainable_from if experiment.base_trainable else FIRST
 
 
 def part(experiment: Experiment) -> tuple[str, str, int]:
@@ -127,6 +152,7 @@ def works(
         tapped_shape,
         trained_share,
     )
+    from tlcluster.training.lower_part import is_kept, row_bytes  # noqa: PLC0415
     from tlcluster.training.model import build_head, parameter_counts  # noqa: PLC0415
 
     trunks = {
@@ -145,10 +171,13 @@ def works(
         head, _ = build_head(experiment, map_shape, classes=classes, seed=0)
         counts = parameter_counts(trunk), parameter_counts(head)
         trainable, total = (sum(count) for count in zip(*counts, strict=True))
+        share = trained_share(trunk, first) if trained else 0.0
         found.append(
             Work(
                 forward_flop=flop[part(experiment)],
-                trained_share=trained_share(trunk, first) if trained else 0.0,
+                trained_share=share,
+                row_bytes=row_bytes(trunk, experiment),
+                kept_share=1.0 - share if is_kept(trunk, experiment) else 0.0,
                 trainable_params=trainable,
                 total_params=total,
                 feature_shape=map_shape,

@@ -198,10 +198,9 @@ def delete_views(
         trials: its trials.
         image_shape: of the images, (height, width, channels).
     """
-    if not order.experiment.augment or order.experiment.base_trainable:
-        return
     tasks = (order.task_of(Planned(0, "search", 0, 0, dict(t.fields))) for t in trials.values())
-    for key in {feature_key(task, image_shape) for task in tasks}:
+    shown = [one for one in tasks if one.experiment.augment and one.experiment.feature_end]
+    for key in {feature_key(task, image_shape) for task in shown}:
         for view in range(1, order.experiment.epochs + 1):
             delete_view(output, key, "train", view, possible_precisions(order.task.gpus))
 
