@@ -157,13 +157,14 @@ def ray_lab(
         }
         roles = [("--head", "--port=6379", "--num-cpus=0", f"--dashboard-host={_HEAD}")]
         roles += [(f"--address={_HEAD}:6379", "--num-cpus=1")] * workers
-        nodes = [
-            stack.enter_context(_node(folder, switch, number, inside, role))
-            for number, role in enumerate(roles, 1)
-        ]
         outside = {**authentication, "PATH": path, "NO_PROXY": _HEAD, "no_proxy": _HEAD}
-        lab = RayLab(tuple(nodes), outside, token.read_text(), s3, folder, switch, inside)
-        _wait_for(lab)
+        nodes: list[Node] = []
+        for number, role in enumerate(roles, 1):
+            nodes.append(stack.enter_context(_node(folder, switch, number, inside, role)))
+            lab = RayLab(tuple(nodes), outside, token.read_text(), s3, folder, switch, inside)
+            if number in (1, len(roles)):
+                # A worker gives up if the head is not there after some tries.
+                _wait_for(lab)
         yield lab
 
 
