@@ -146,19 +146,18 @@ def report(argv: Sequence[str], typed: str) -> int:
 def verify(argv: Sequence[str], typed: str) -> int:
     """Check a run's report against its records."""
     settings = parse(VerifySettings, typed, COMMANDS["verify"].about, argv)
-    from tlcluster.report.runs import open_run
+    from tlcluster.report.runs import manifest_of, open_run
     from tlcluster.report.verify import SplitImages, verify
 
     store, split = open_run(settings.run), None
     if settings.store is not None:
         from tlcluster.dataset.labels import sources_and_labels
         from tlcluster.dataset.shards import read_index
-        from tlcluster.report.runs import read_run
         from tlcluster.storage.open import open_store
 
         images = open_store(settings.store)
         index, sha256 = read_index(images)
-        expected = read_run(store).manifest.dataset.index_sha256
+        expected = manifest_of(store).dataset.index_sha256
         if sha256 != expected:
             raise UserError(
                 f"--store {settings.store}: is not the data set of this run: its index has sha256 "

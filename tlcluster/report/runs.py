@@ -110,16 +110,8 @@ def _no_run(folder: Path) -> str:
     return f"{message}{hint}; runs in {shorten(str(beside), 300)}: {', '.join(names[:8])}{more}"
 
 
-def read_run(store: Store, prefix: str = "") -> Run:
-    """Everything that is there of a run; only its manifest must be.
-
-    Args:
-        store: holds the run.
-        prefix: what the run's keys begin with, for example `runs/first/`.
-
-    Raises:
-        UserError: there is no run, or a record is damaged.
-    """
+def manifest_of(store: Store, prefix: str = "") -> RunManifest:
+    """The manifest of a run; arguments and errors are those of `read_run`."""
     manifest = read_record(RunManifest, store, prefix + records.MANIFEST)
     if manifest is None:
         raise UserError(
@@ -131,6 +123,20 @@ def read_run(store: Store, prefix: str = "") -> Run:
             raise damaged(store, prefix + records.MANIFEST, f"{shown} is no experiment's name")
         if name in manifest.experiments[:position]:
             raise damaged(store, prefix + records.MANIFEST, f"{shown} is named twice")
+    return manifest
+
+
+def read_run(store: Store, prefix: str = "") -> Run:
+    """Everything that is there of a run; only its manifest must be.
+
+    Args:
+        store: holds the run.
+        prefix: what the run's keys begin with, for example `runs/first/`.
+
+    Raises:
+        UserError: there is no run, or a record is damaged.
+    """
+    manifest = manifest_of(store, prefix)
     predictions: dict[str, Predictions] = {}
     experiments = []
     for name in manifest.experiments:

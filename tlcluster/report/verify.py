@@ -1,8 +1,8 @@
 """Whether a run's report says what its records say: every number is computed again.
 
-Needs neither TensorFlow nor Ray. What anybody may have changed since is found by hashes: the
-manifest holds that of each result, a result those of the predictions and the weights. Whoever can
-change all of them at once is not found out: nothing here is signed.
+Needs neither TensorFlow nor Ray. Files that were changed since are found by their sha256: the
+manifest holds that of each result, a result those of the predictions and the weights. Nothing is
+signed, so a change of all of these together is not found.
 """
 
 import csv
@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -68,7 +68,7 @@ def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
         yield from _digests(store, run, name)
     yield _data_set(run, store, split)
     for name, content in tables(run).items():
-        yield _written(store, f"{records.REPORT}/{name}", content)
+        yield _table(store, f"{records.REPORT}/{name}", content)
     figures = draw_figures(run)
     for figure in figures.values():
         yield _picture(store, f"{records.REPORT}/{figure.name}.svg", figure.svg)
@@ -123,32 +123,65 @@ def _data_set(run: Run, store: Store, split: SplitImages | None) -> Claim:
     return Claim(claim, "FAILS" if wrong else "holds", tuple(wrong))
 
 
-def _written(store: Store, key: str, content: str) -> Claim:
+def _table(store: Store, key: str, ours: str) -> Claim:
     """Whether a table of the report has the numbers that follow from the records."""
-    claim = f"{key} has the numbers of the records"
+    differences = _of_json if key.endswith(".json") else _of_csv
+    return _same_text(store, key, f"{key} has the numbers of the records", ours, differences)
+
+
+def _page(store: Store, ours: str) -> Claim:
+    """Whether the page says what follows from the records, in its pictures too."""
+    return _same_text(store, INDEX, f"{INDEX} says what the records say", ours, _of_lines)
+
+
+def _same_text(
+    store: Store,
+    key: str,
+    claim: str,
+    ours: str,
+    differences: Callable[[str, str], Iterator[str]],
+) -> Claim:
+    """Whether a file of the report is the one that the records give.
+
+    Args:
+        ours: its content as the records give it.
+        differences: names those of two contents, the stored one first.
+    """
     stored = _text(store, key)
     if stored is None:
         return Claim(claim, "FAILS", ("it is missing or no text",))
-    if stored == content:
+    if stored == ours:
         return Claim(claim, "holds")
     try:
-        found = list(_differences(key, stored, content))
+        found = list(differences(stored, ours))
     except ValueError as error:
         found = [f"it cannot be read: {shorten(' '.join(str(error).split()), 200)}"]
     return Claim(claim, "FAILS", _few(found or ["its layout is not ours"]))
 
 
-def _differences(key: str, stored: str, content: str) -> Iterator[str]:
-    if key.endswith(".json"):
-        yield from _of_values(json.loads(stored), json.loads(content), "")
-        return
-    ours, theirs = (list(csv.reader(io.StringIO(text))) for text in (content, stored))
-    if len(ours) != len(theirs):
-        yield f"{len(theirs)} lines instead of {len(ours)}"
-    for here, there in zip(ours, theirs, strict=False):
-        for column, a, b in zip(ours[0], here, there, strict=False):
+def _of_json(stored: str, ours: str) -> Iterator[str]:
+    yield from _of_values(json.loads(stored), json.loads(ours), "")
+
+
+def _of_csv(stored: str, ours: str) -> Iterator[str]:
+    records_say, it_says = (list(csv.reader(io.StringIO(text))) for text in (ours, stored))
+    if len(records_say) != len(it_says):
+        yield f"{len(it_says)} lines instead of {len(records_say)}"
+    for here, there in zip(records_say, it_says, strict=False):
+        for column, a, b in zip(records_say[0], here, there, strict=False):
             if a != b:
                 yield f"{here[0]}, {column}: {_shown(b)}, the records say {_shown(a)}"
+
+
+def _of_lines(stored: str, ours: str) -> Iterator[str]:
+    """Of two pages, without their pictures."""
+    it_says, records_say = (_PICTURE.sub("", page) for page in (stored, ours))
+    if it_says == records_say:
+        yield "a figure in it is another than the records give"
+    for line in difflib.ndiff(it_says.splitlines(), records_say.splitlines()):
+        if line[:2] in ("- ", "+ "):
+            who = "it says" if line[0] == "-" else "the records say"
+            yield f"{who} {_shown(' '.join(line[2:].split()))}"
 
 
 def _of_values(stored: Any, ours: Any, where: str) -> Iterator[str]:
@@ -184,26 +217,6 @@ def _picture(store: Store, key: str, ours: bytes) -> Claim:
         return Claim(f"{key} is drawn from the records", "holds")
     why = "it is missing" if stored is None else "this version draws another picture of them"
     return Claim(f"{key} is drawn from the records", "FAILS", (why,))
-
-
-def _page(store: Store, ours: str) -> Claim:
-    """Whether the page says what follows from the records, in its pictures too."""
-    claim = f"{INDEX} says what the records say"
-    stored = _text(store, INDEX)
-    if stored is None:
-        return Claim(claim, "FAILS", ("it is missing or no text",))
-    if stored == ours:
-        return Claim(claim, "holds")
-    ours_text, stored_text = (_PICTURE.sub("", text) for text in (ours, stored))
-    if ours_text == stored_text:
-        return Claim(claim, "FAILS", ("a figure in it is another than the records give",))
-    lines = difflib.ndiff(stored_text.splitlines(), ours_text.splitlines())
-    found = []
-    for line in lines:
-        if line[:2] in ("- ", "+ "):
-            who = "it says" if line[0] == "-" else "the records say"
-            found.append(f"{who} {_shown(' '.join(line[2:].split()))}")
-    return Claim(claim, "FAILS", _few(found))
 
 
 def _text(store: Store, key: str) -> str | None:
