@@ -56,6 +56,11 @@ def redraws(console: Console) -> bool:
     return console.file.isatty() and not console.is_dumb_terminal
 
 
+def say(console: Console, line: str) -> None:
+    """Print one line as it is: not wrapped, not coloured, without markup."""
+    console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
+
+
 class Stream(io.RawIOBase):
     """An output of this process that never raises: it remembers the first failure instead.
 

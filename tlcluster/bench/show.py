@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tlcluster.bench.measures import Comparison, Machine, Part, Timing
-from tlcluster.orchestration.plan import say
+from tlcluster.terminal import say
 
 
 def show_machine(console: Console, machine: Machine, data: str) -> None:

@@ -13,11 +13,11 @@ from tlcluster import cli
 from tlcluster.checkup.finding import Nodes, faults, notes, rows
 from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.orchestration.inspection import Show, inspected, used_places
-from tlcluster.orchestration.plan import count, say
+from tlcluster.orchestration.plan import count
 from tlcluster.orchestration.ready import made_ready
 from tlcluster.orchestration.suite import opened_output
 from tlcluster.settings import RunSettings
-from tlcluster.terminal import one_line, printable, redraws
+from tlcluster.terminal import one_line, printable, redraws, say
 
 LINE_SECONDS = 10.0
 """Time between two lines about progress if the output is not a terminal."""

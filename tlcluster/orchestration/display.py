@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tlcluster.orchestration.board import Since
 from tlcluster.records import Status
-from tlcluster.terminal import one_line, printable, redraws
+from tlcluster.terminal import one_line, printable, redraws, say
 from tlcluster.training.progress import Phase, Progress, epochs_finished
 
 
@@ -80,9 +80,9 @@ class Display:
             (one for one in (away, *(row.away for row in rows.values())) if one), default=None
         )
         if away and not self._away:
-            self._print(f"storage away: {away.why}")
+            say(self._console, f"storage away: {away.why}")
         elif self._away and not away:
-            self._print(f"storage is back after {coarse(now - self._away.time)}")
+            say(self._console, f"storage is back after {coarse(now - self._away.time)}")
         self._away = away
         for name, row in rows.items():
             # An epoch that has passed was trained while the experiment was running.
@@ -91,10 +91,7 @@ class Display:
                 said = (shown.status, epochs_finished(shown.progress), shown.note)
                 if self._said.get(name) != said:
                     self._said[name] = said
-                    self._print(line(name, shown))
-
-    def _print(self, text: str) -> None:
-        self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
+                    say(self._console, line(name, shown))
 
 
 def table(heading: str, rows: Mapping[str, Row], now: float, away: Since | None = None) -> Table:

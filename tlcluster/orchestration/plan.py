@@ -12,7 +12,7 @@ from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.estimate import matrix_product_rate, seconds_alone
 from tlcluster.orchestration.ready import Ready
 from tlcluster.records import NodeRecord
-from tlcluster.terminal import printable
+from tlcluster.terminal import say
 from tlcluster.training.work import Work, ask_work
 
 
@@ -82,11 +82,6 @@ def lower_part_line(experiment: Experiment, work: Work, rows: Mapping[str, int])
     each = f"{work.row_bytes * rows['train'] / 1e6:,.1f} MB for {view}"
     others = f"{work.row_bytes * (rows['valid'] + rows['test']) / 1e6:,.1f} MB for valid and test"
     return f"{blocks}their features, {size}, are kept in the output: {each}, {others}."
-
-
-def say(console: Console, line: str) -> None:
-    """Print one line as it is: not wrapped, not coloured, without markup."""
-    console.print(printable(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def count(number: int, noun: str) -> str:

@@ -24,7 +24,7 @@ from tlcluster.orchestration.manifest import (
     utc_now,
     write_manifest,
 )
-from tlcluster.orchestration.plan import say, show_plan
+from tlcluster.orchestration.plan import show_plan
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
@@ -32,6 +32,7 @@ from tlcluster.settings import RunSettings
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.terminal import say
 
 MANIFEST_LOCK = ".manifest.lock"
 """Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,

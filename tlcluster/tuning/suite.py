@@ -16,7 +16,7 @@ from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.manifest import utc_now
-from tlcluster.orchestration.plan import cluster_line, count, say, share_line
+from tlcluster.orchestration.plan import cluster_line, count, share_line
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.suite import held, opened_output
 from tlcluster.orchestration.trainer import new_task
@@ -25,6 +25,7 @@ from tlcluster.settings import TuneSettings, worker_range
 from tlcluster.storage.locks import LockTaken
 from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
+from tlcluster.terminal import say
 from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import delete_view
 from tlcluster.training.task import feature_key

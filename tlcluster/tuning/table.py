@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tlcluster.experiments import Experiment, differences
 from tlcluster.orchestration.display import duration, percent
-from tlcluster.terminal import one_line, printable, redraws
+from tlcluster.terminal import one_line, redraws, say
 from tlcluster.tuning.records import TrialRecord
 from tlcluster.tuning.trials import RECIPE_TRIAL, searched
 
@@ -45,7 +45,7 @@ class SearchTable:
         if self._live:
             self._live.start()
         else:
-            self._print(self._heading)
+            say(self._console, self._heading)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +80,7 @@ class SearchTable:
             parts.append(words(experiment, now))
             if now.error:
                 parts.append(one_line(now.error))
-            self._print("  ".join(parts))
+            say(self._console, "  ".join(parts))
 
     def _is_due(self, trial: tuple[str, int], *, running: bool) -> bool:
         now = time.monotonic()
@@ -88,9 +88,6 @@ class SearchTable:
             return False
         self._said[trial] = now
         return True
-
-    def _print(self, text: str) -> None:
-        self._console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def _table(self, all_trials: Mapping[str, Trials]) -> Table:
         result = Table(title=escape(self._heading), title_justify="left", title_style="bold")
