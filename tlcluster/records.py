@@ -187,7 +187,7 @@ class RunManifest(Record):
     recipe: str | None = None
     """Content of the recipe file; None for a built-in profile."""
     results_sha256: dict[str, str] = {}
-    """Experiment → sha256 of its `result.json`, once the run has ended. Empty in runs of version
+    """Experiment → sha256 of its `result.json`, once it has ended. Empty in runs of version
     0.1.0."""
 
     @property

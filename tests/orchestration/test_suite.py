@@ -163,6 +163,10 @@ def test_a_run_is_finished_when_every_experiment_is(
     assert manifest.status == status
     assert manifest.wall_seconds == 15.0
     assert (manifest.finished is None) == (status == "running")
+    # The result of one that another driver trains will be written again.
+    assert set(manifest.results_sha256) == {
+        name for name, one in statuses.items() if one != "running"
+    }
 
 
 def test_what_another_driver_added_to_the_run_stays_in_it(run: Store) -> None:

@@ -31,7 +31,7 @@ from tlcluster.report import write as report
 from tlcluster.settings import RunSettings
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
-from tlcluster.storage.protocol import ObjectMissing, Store
+from tlcluster.storage.protocol import Store
 from tlcluster.terminal import say
 
 MANIFEST_LOCK = ".manifest.lock"
@@ -190,11 +190,14 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
         seconds: time that this driver worked on it.
     """
     manifest = read_manifest(run) or manifest
-    statuses = {read_result(run, name).status for name in manifest.experiments}
-    digests = {}
-    for name in manifest.experiments:
-        with contextlib.suppress(ObjectMissing):
-            digests[name] = hashlib.sha256(run.get(f"{name}/{RESULT}")).hexdigest()
+    by_name = {name: read_result(run, name).status for name in manifest.experiments}
+    statuses = set(by_name.values())
+    digests = {
+        name: hashlib.sha256(run.get(f"{name}/{RESULT}")).hexdigest()
+        for name, its in by_name.items()
+        # Another driver writes the others again.
+        if its not in ("queued", "running")
+    }
     status: RunStatus = "finished"
     if "interrupted" in statuses:
         status = "interrupted"

@@ -79,8 +79,9 @@ def _digests(store: Store, run: Run, name: str) -> Iterator[Claim]:
     """Whether the files of an experiment are those that its training wrote."""
     key = f"{name}/{records.RESULT}"
     known = run.manifest.results_sha256.get(name)
-    yield _same_bytes(store, key, known, "the manifest", run.manifest.status)
     result = read_record(ExperimentResult, store, key)
+    status = result.status if result else "queued"
+    yield _same_bytes(store, key, known, "the manifest", status)
     if result is None or result.status != "finished":
         return
     for file in (records.PREDICTIONS, records.WEIGHTS):
@@ -91,7 +92,8 @@ def _digests(store: Store, run: Run, name: str) -> Iterator[Claim]:
 def _same_bytes(store: Store, key: str, known: str | None, by: str, status: str) -> Claim:
     claim = f"{key} is what the run wrote"
     if known is None:
-        why = "the run has not ended" if status == "running" else "an earlier version wrote no hash"
+        ended = status not in ("queued", "running")
+        why = "an earlier version wrote no hash" if ended else "the experiment has not ended"
         return Claim(claim, "not checked", (f"{by} has no hash of it: {why}",))
     digest = _sha256(store, key)
     if digest == known:
