@@ -76,12 +76,15 @@ class TrialWorker:
         Raises:
             UserError: libraries of this node have other versions than those of the driver.
         """
+        self._import_tensorflow()
+        return free_address(ray.util.get_node_ip_address())
+
+    def _import_tensorflow(self) -> None:
         refuse_other_versions(self._order.versions)
         # The driver imports this module too, and needs no TensorFlow.
         from tlcluster.tuning.trial import Trials  # noqa: PLC0415
 
         self._trials = Trials(self._rank, self._workers)
-        return free_address(ray.util.get_node_ip_address())
 
     def meet(self, addresses: Sequence[str]) -> None:
         """Say where the workers are, by rank, in TF_CONFIG."""
@@ -91,7 +94,8 @@ class TrialWorker:
     def begin(self, planned: Planned) -> None:
         """Leave the trial at hand, and get ready for another, from its newest checkpoint."""
         if self._trials is None:
-            self.start()
+            # The only worker of its trials has no server, so it needs no address.
+            self._import_tensorflow()
         self._trials.begin(self._order.task_of(planned), ray.get(self._order.weights[0]))
 
     def epoch(self) -> "Look":
