@@ -47,7 +47,7 @@ def sharing(
     """Key → names of the experiments that take fresh views of features from there."""
     users: dict[FeatureKey, tuple[str, ...]] = {}
     for one in experiments:
-        # Features that are too large to be kept are of no view: there is nothing to delete then.
+        # Features of a lower part may be too large to be kept. Deleting them does nothing then.
         if one.augment and one.feature_end:
             users[key(one)] = (*users.get(key(one), ()), one.name)
     return users

@@ -1,6 +1,6 @@
 """What a person sees while a search runs: a live table, or lines.
 
-A line when a trial starts and ends, and while it runs for an epoch now and then.
+One line when a trial starts, one when it ends, and at most one a minute in between.
 """
 
 import time
@@ -20,7 +20,7 @@ from tlcluster.tuning.trials import RECIPE_TRIAL, searched
 Trials = Mapping[int, TrialRecord]
 
 LINE_SECONDS = 60.0
-"""Least time between two lines of a trial that runs: its epochs may be short or long."""
+"""Least time between two lines of a running trial. An epoch may take a second or an hour."""
 
 
 class SearchTable:
@@ -39,7 +39,7 @@ class SearchTable:
         self._began = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4) if redraws(console) else None
         self._said: dict[tuple[str, int], float] = {}
-        """Experiment and trial that runs → when a line said so."""
+        """Experiment and number of a trial → time of its last line."""
 
     def __enter__(self) -> "SearchTable":
         if self._live:

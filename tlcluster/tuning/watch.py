@@ -77,7 +77,7 @@ class Watch(NotSaved, tune.Callback):
             self._changed(record)
 
     def stop_running(self) -> None:
-        """Record that what still runs was stopped: the budget is spent."""
+        """Record the trials that still run as stopped, after a budget has ended them."""
         for number, record in self._records.items():
             if record.status == "running":
                 self._keep(number, record.model_copy(update={"status": "stopped"}), write=True)
