@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from real_run import Command, alive, gone, kill
+from real_run import Command, Process, alive, gone, kill
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.experiments import EXPERIMENTS
@@ -79,7 +79,9 @@ def folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuning")
     with command(folder, store) as first:
         first.until(lambda: len(ended(folder, "frozen")) >= 2)
-        workers = set(first.trial_processes())
+        # Tune may end a process between two trials and start another.
+        workers: set[Process] = set()
+        first.until(lambda: workers.update(first.trial_processes()) or workers)
         assert workers
         first.send(signal.SIGKILL)
         assert gone(workers)
