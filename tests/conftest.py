@@ -20,12 +20,18 @@ import pytest
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import SAMPLE_ROWS_PER_SHARD, sample
 from tlcluster.dataset.shards import open_shard, read_index
+from tlcluster.orchestration.environment import tensorflow_environment
 from tlcluster.paths import SHARED
 from tlcluster.storage.embedded import EmbeddedStore, embedded_store
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.training.shipped_weights import shipped_weights
 from tlcluster.training.weights import find_weights
+
+# What tests compute themselves has the workers' kernels. By default TensorFlow chooses others on
+# AMD's processors than on Intel's, and sums are rounded in another order.
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+os.environ[ONEDNN] = tensorflow_environment()[ONEDNN]
 
 # On a busy machine, a first call may take long.
 hypothesis.settings.register_profile("tlcluster", deadline=None)
