@@ -10,6 +10,7 @@ A run is a folder (or an S3 prefix) with this content:
     <experiment>/model.weights.h5     the best weights, base and head
     <experiment>/checkpoints/         what an interrupted experiment goes on from
     <experiment>/tensorboard/         event files for live curves
+    <experiment>/seeds/<seed>/        the same files of each seed but the run's first
     report/                           what `tlcluster.report.write` writes
 """
 
@@ -30,6 +31,18 @@ TENSORBOARD = "tensorboard"
 REPORT = "report"
 FEATURES = "features"
 """Beside the runs: features of frozen bases, which all runs share."""
+SEEDS = "seeds"
+
+
+def replicate_folder(experiment: str, seed: int, first: int) -> str:
+    """Where in a run's folder the records of one seed of an experiment are.
+
+    Args:
+        experiment: its name.
+        seed: of this replicate.
+        first: the run's first seed. Its records lie where those of a run of one seed do.
+    """
+    return experiment if seed == first else f"{experiment}/{SEEDS}/{seed}"
 
 
 class Record(BaseModel):
@@ -165,6 +178,7 @@ class RunManifest(Record):
     status: RunStatus
     profile: str
     seed: int
+    """The first, or only, seed."""
     experiments: tuple[str, ...]
     """Names, in the order of the report."""
     command: str
@@ -187,8 +201,16 @@ class RunManifest(Record):
     recipe: str | None = None
     """Content of the recipe file; None for a built-in profile."""
     results_sha256: dict[str, str] = {}
-    """Experiment → sha256 of its `result.json`, once it has ended. Empty in runs of version
-    0.1.0."""
+    """Replicate's folder → sha256 of its `result.json`, once it has ended. Empty in runs of
+    version 0.1.0."""
+    seeds: tuple[int, ...] = ()
+    """All seeds that each experiment is trained with, the first of them first. Empty in runs of
+    version 0.1.0; see `all_seeds`."""
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the run, also of version 0.1.0, which knew one seed a run."""
+        return self.seeds or (self.seed,)
 
     @property
     def base_weights(self) -> dict[str, WeightsRecord]:
