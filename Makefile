@@ -8,6 +8,8 @@ UV ?= $(shell command -v uv 2>/dev/null)
 ARGS ?=
 # GPU=1 adds CUDA and cuDNN. An environment that was made with them keeps them.
 GPU ?= $(if $(wildcard .venv/.gpu),1)
+# EXPORT=1 adds what writes and runs ONNX, and what runs LiteRT.
+EXPORT ?= $(if $(wildcard .venv/.export),1)
 
 # Debian's names for what the tests use beside Python: a headless browser for the report, and a
 # Slurm whose nodes are namespaces.
@@ -52,9 +54,9 @@ endif
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA.'
+	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA, EXPORT=1 ONNX.'
 
-env: .venv/.package $(if $(GPU),.venv/.gpu) ## make .venv from requirements.txt, or bring it up to date
+env: .venv/.package $(if $(GPU),.venv/.gpu) $(if $(EXPORT),.venv/.export) ## make .venv from requirements.txt, or bring it up to date
 
 run: env ## train and compare the four experiments; make run ARGS="--profile paper --dry-run"
 	@.venv/bin/python jobs/run_all.py $(ARGS)
@@ -81,6 +83,7 @@ lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=
 	@$(lock) --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	@$(lock) --group bench --output-file requirements-bench.txt
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
+	@.venv/bin/python -c '$(extras)' | $(lock) - --constraint requirements.txt --output-file requirements-export.txt
 
 clean: ## remove .venv and what tools leave behind; runs/ stays
 	@rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -92,7 +95,9 @@ side_by_side = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 lock = .venv/bin/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-dev-env: env .venv/.dev
+extras = import tomllib; of = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*of["onnx"], *of["litert"], sep="\n")
+
+dev-env: env .venv/.dev .venv/.export
 
 .venv/.base: requirements.txt $(stale)
 	@for python in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 python3); do \
@@ -114,6 +119,11 @@ dev-env: env .venv/.dev
 .venv/.gpu: .venv/.package requirements-gpu.txt
 	@$(began)
 	@$(locked) requirements-gpu.txt
+	@$(ended)
+
+.venv/.export: .venv/.package requirements-export.txt
+	@$(began)
+	@$(locked) requirements-export.txt
 	@$(ended)
 
 .venv/.dev: .venv/.package requirements-dev.txt

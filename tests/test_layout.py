@@ -33,16 +33,17 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "training": "storage dataset checkup",
         "orchestration": "storage dataset checkup training report",
         "tuning": "storage dataset checkup training report orchestration",
+        "export": "storage dataset checkup training report",
         "bench": "storage dataset checkup training report orchestration",
-        "commands": "storage dataset checkup training report orchestration tuning bench",
+        "commands": "storage dataset checkup training report orchestration tuning export bench",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what
 a user calls."""
 
 HOMES: Mapping[str, frozenset[str]] = {
-    "tensorflow": frozenset({"training", "bench"}),
-    "tf_keras": frozenset({"training", "bench", "tuning"}),
+    "tensorflow": frozenset({"training", "bench", "export"}),
+    "tf_keras": frozenset({"training", "bench", "export", "tuning"}),
     "keras": frozenset(),  # Keras 3 does not work with MultiWorkerMirroredStrategy
     "ray": frozenset({"orchestration", "tuning"}),
     "optuna": frozenset({"tuning"}),
@@ -52,6 +53,8 @@ HOMES: Mapping[str, frozenset[str]] = {
     "matplotlib": frozenset({"report"}),
     "sklearn": frozenset({"report"}),
     "scipy": frozenset({"report", "training"}),
+    # Extras of this package.
+    **dict.fromkeys(("ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"), frozenset({"export"})),
     # In the peers' environment alone.
     **dict.fromkeys(("litdata", "streaming", "torch", "webdataset"), frozenset({"bench"})),
 }

@@ -26,6 +26,11 @@ MEGABYTE = 1_000_000
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES: list[str] = PYPROJECT["project"]["dependencies"]
 GPU: list[str] = PYPROJECT["project"]["optional-dependencies"]["gpu"]
+EXPORT: list[str] = [
+    requirement
+    for extra in ("onnx", "litert")
+    for requirement in PYPROJECT["project"]["optional-dependencies"][extra]
+]
 DEV: list[str] = PYPROJECT["dependency-groups"]["dev"]
 BENCH: list[str] = PYPROJECT["dependency-groups"]["bench"]
 BUILD: list[str] = PYPROJECT["build-system"]["requires"]
@@ -112,6 +117,7 @@ LOCKS = {
         "requirements.txt",
         "requirements-bench.txt",
         "requirements-dev.txt",
+        "requirements-export.txt",
         "requirements-gpu.txt",
     )
 }
@@ -123,16 +129,19 @@ LOCKS = {
         (DEPENDENCIES, "requirements.txt"),
         (BUILD, "requirements.txt"),  # `make env` builds without fetching anything
         (DEV, "requirements-dev.txt"),
+        (EXPORT, "requirements-export.txt"),
         (GPU, "requirements-gpu.txt"),
         (BENCH, "requirements-bench.txt"),
     ],
-    ids=["dependencies", "build", "dev", "gpu", "bench"],
+    ids=["dependencies", "build", "dev", "export", "gpu", "bench"],
 )
 def test_a_lock_meets_what_pyproject_asks_for(requirements: list[str], lock: str) -> None:
     assert unmet(requirements, LOCKS[lock]) == []
 
 
-@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-gpu.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements-dev.txt", "requirements-export.txt", "requirements-gpu.txt"]
+)
 def test_a_lock_on_top_changes_nothing_below(name: str) -> None:
     below = {str(pin.requirement.name): set[Version]() for pin in LOCKS["requirements.txt"]}
     for pin in LOCKS["requirements.txt"]:

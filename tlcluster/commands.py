@@ -19,8 +19,10 @@ from tlcluster.errors import UserError
 from tlcluster.settings import (
     BenchSettings,
     CheckSettings,
+    ExportSettings,
     IngestSettings,
     OneSettings,
+    PredictSettings,
     ReportSettings,
     RunSettings,
     TuneSettings,
@@ -174,6 +176,34 @@ def verify(argv: Sequence[str], typed: str) -> int:
     return FAILED if failed else OK
 
 
+def export(argv: Sequence[str], typed: str) -> int:
+    """Write the model of an experiment for other programs."""
+    settings = parse(ExportSettings, typed, COMMANDS["export"].about, argv)
+    from tlcluster.orchestration.environment import (
+        NO_SETTINGS_OF_OTHERS,
+        quiet_import,
+        tensorflow_environment,
+    )
+
+    os.environ.update({**tensorflow_environment(), **NO_SETTINGS_OF_OTHERS})
+    # GPUs round products, and other runtimes have none: all formats are scored on the processor.
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    with quiet_import():
+        from tlcluster.export.suite import run_export
+
+    return run_export(settings)
+
+
+def predict(argv: Sequence[str], typed: str) -> int:
+    """Classify pictures."""
+    settings = parse(PredictSettings, typed, COMMANDS["predict"].about, argv)
+    from tlcluster.export.answers import run_predict
+    from tlcluster.orchestration.environment import tensorflow_environment
+
+    os.environ.update(tensorflow_environment())
+    return run_predict(settings)
+
+
 def bench(argv: Sequence[str], typed: str) -> int:
     """Measure tlcluster beside other libraries."""
     settings = parse(BenchSettings, typed, COMMANDS["bench"].about, argv)
@@ -220,6 +250,18 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "wrote. Needs neither TensorFlow nor Ray. Exit status: 0 if all that was checked "
             "holds, 1 if not; what does not is named.",
             verify,
+        ),
+        "export": Command(
+            "Write the model of a finished experiment for other programs: images in, "
+            "probabilities out, with names of classes and a model card. Every file is opened again "
+            "and scored on the whole test split; the table says whether it is equal to the "
+            "training, or by how much not. The last line is the card.",
+            export,
+        ),
+        "predict": Command(
+            "Classify pictures with a model that export wrote. Needs no Ray, and for ONNX and "
+            "LiteRT files no TensorFlow.",
+            predict,
         ),
         "bench": Command("Measure tlcluster beside other libraries on this machine.", bench),
     }

@@ -428,6 +428,73 @@ class VerifySettings(ReportSettings):
     )
 
 
+EXPORT_FORMATS = ("keras", "saved-model", "onnx", "onnx-int8", "litert")
+"""Formats of exported models; see `tlcluster.export.formats`."""
+
+
+class ExportSettings(ReportSettings):
+    """The flags of `export`."""
+
+    experiment: str = Field(
+        description="which of the run's experiments; its training must have finished",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    format: str = Field(
+        description=f"which formats, separated by commas: {', '.join(EXPORT_FORMATS)}",
+        json_schema_extra={"metavar": "A,B,…"},
+    )
+    to: str = Field(
+        description="folder for the models and their card; it must not exist, or be empty",
+        json_schema_extra={"metavar": "DIR"},
+    )
+    seed: int | None = Field(
+        None, description="which of the run's seeds [the first]", ge=0, lt=2**31
+    )
+    store: str | None = Field(
+        None,
+        description="the data set that the run was trained on: s3://BUCKET/PREFIX or a directory; "
+        "the models are scored on its test split [where the run found it]",
+        json_schema_extra={"metavar": "URL"},
+    )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.format.split(",")))
+
+    @field_validator("format")
+    @classmethod
+    def _known_formats(cls, value: str) -> str:
+        for name in map(str.strip, value.split(",")):
+            if name not in EXPORT_FORMATS:
+                raise ValueError(f"no format {name!r}; {nearest(name, EXPORT_FORMATS)}")
+        return value
+
+
+class PredictSettings(BaseModel):
+    """The arguments of `predict`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        description="a model that export wrote: a .keras, .onnx or .tflite file, or the folder of "
+        "a SavedModel",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    path: tuple[str, ...] = Field(
+        description="PNG and JPEG pictures of any size, and folders that hold some",
+        json_schema_extra={"argument": True},
+    )
+    csv: str | None = Field(
+        None,
+        description="file for the answers as CSV, with the probability of every class",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    top: int = Field(
+        3, description="most probable classes that the table shows of each picture", gt=0, le=1000
+    )
+
+
 BENCH_PARTS = {
     "input": ("input",),
     "scaling": ("scaling",),

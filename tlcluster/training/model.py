@@ -36,7 +36,7 @@ from tlcluster.training.upsample import Upsample
 
 DROPOUT_STREAM = 2
 
-_NOT_ITS_WEIGHTS = (
+NOT_ITS_WEIGHTS = (
     AttributeError,
     IndexError,
     KeyError,
@@ -298,7 +298,7 @@ def _load_base(base: keras.Model, backbone: Backbone, content: bytes, found: str
     """
     try:
         load_weights_file(base, content, name="base.h5")
-    except _NOT_ITS_WEIGHTS as error:
+    except NOT_ITS_WEIGHTS as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"weights {found}: do not fit {backbone.title} ({reason[:300]}); expected Keras' "

@@ -1,0 +1,1 @@
+"""Finished experiments → model files for other programs, scored again; and pictures → answers."""
