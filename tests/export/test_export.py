@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,7 @@ from tlcluster.storage.protocol import Store
 from tlcluster.training.evaluate import softmax
 from tlcluster.training.model import (
     Models,
+    SampleDropout,
     build_models,
     layer_records,
     no_keys,
@@ -123,7 +125,6 @@ def _write_run(run: Store, images: Store) -> None:
         seed=1,
         imagenet_weights=None,
     )
-    _far_from_their_start(models)
     trained, total = parameter_counts(models.whole)
     config = ExperimentConfig(
         experiment=EXPERIMENT,
@@ -134,6 +135,7 @@ def _write_run(run: Store, images: Store) -> None:
     )
     run.put(f"odd/{CONFIG}", config.model_dump_json().encode())
     pixels = score.first_images(images, index, "test", 1000).astype(np.float32)
+    _far_from_their_start(models, pixels)
     views = [
         softmax(models.whole([view, no_keys(view)], training=False).numpy())
         for view in (pixels, pixels[:, :, ::-1])
@@ -153,14 +155,19 @@ def _write_run(run: Store, images: Store) -> None:
     fake_run.write_result(run, "frozen", failed)
 
 
-def _far_from_their_start(models: Models) -> None:
-    """Weights that no layer has by default, and probabilities that differ between images."""
+def _far_from_their_start(models: Models, pixels: np.ndarray) -> None:
+    """Weights that no layer has by default, and answers that differ between images."""
     random = np.random.default_rng(5)
+    x = models.base(pixels).numpy()
     for layer in models.head.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    logits = models.head.layers[-1]
-    logits.set_weights([random.normal(0, 0.4, w.shape) for w in logits.get_weights()])
+            moments = [x.mean(axis=0), x.var(axis=0)]
+            layer.set_weights([*random.uniform(0.5, 1.5, (2, x.shape[1])), *moments])
+        elif isinstance(layer, keras.layers.Dense):
+            kernel, bias = layer.get_weights()
+            layer.set_weights([random.normal(0, 0.4, kernel.shape), bias])
+        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Reshape | SampleDropout):
+            x = layer(x.reshape(-1, *layer.input_shape[1:])).numpy().reshape(len(x), -1)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +203,7 @@ def test_a_float32_export_equals_the_training_image_by_image(
     name: str, made: Made, exported: Path
 ) -> None:
     expected = _predictions(made)["probabilities"]
-    assert expected.max() > 0.5
+    assert len(set(expected.argmax(axis=1))) > 3
     found = open_model(exported / FORMATS[name].file).run(_pixels(made))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=score.EQUAL)
@@ -227,29 +234,26 @@ def test_a_model_says_its_classes_and_where_it_comes_from(
 
 PLAIN_KERAS = """
 import sys
-sys.path = [place for place in sys.path if place != {root!r}]
-import numpy, {keras} as keras
-assert "tlcluster" not in sys.modules
-model = keras.models.load_model({file!r})
-numpy.save({out!r}, model.predict(numpy.load({images!r}), verbose=0))
+sys.modules["tlcluster"] = None
+import keras, numpy, tf_keras
+images = numpy.load({images!r})
+for number, library in enumerate((tf_keras, keras)):
+    model = library.models.load_model({file!r})
+    numpy.save(f"{{number}}.npy", model.predict(images, verbose=0))
 """
 
 
-@pytest.mark.parametrize("library", ["tf_keras", "keras"])
-def test_keras_opens_the_keras_file_without_this_package(
-    library: str, made: Made, exported: Path, tmp_path: Path
+def test_both_kinds_of_keras_open_the_keras_file_without_this_package(
+    made: Made, exported: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "images.npy", _pixels(made))
-    program = PLAIN_KERAS.format(
-        root=str(ROOT),
-        keras=library,
-        file=str(exported / "model.keras"),
-        out=str(tmp_path / "out.npy"),
-        images=str(tmp_path / "images.npy"),
-    )
-    subprocess.run([sys.executable, "-P", "-c", program], cwd=tmp_path, check=True)
-    found, expected = np.load(tmp_path / "out.npy"), _predictions(made)["probabilities"]
-    np.testing.assert_allclose(found, expected, atol=score.EQUAL)
+    file, images = str(exported / "model.keras"), str(tmp_path / "images.npy")
+    program = PLAIN_KERAS.format(file=file, images=images)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    expected = _predictions(made)["probabilities"]
+    for number in range(2):
+        found = np.load(tmp_path / f"{number}.npy")
+        np.testing.assert_allclose(found, expected, atol=score.EQUAL)
 
 
 def test_the_card_says_how_good_the_model_is_and_what_was_compared(
@@ -260,8 +264,11 @@ def test_the_card_says_how_good_the_model_is_and_what_was_compared(
     right = (arrays["probabilities"].argmax(axis=1) == arrays["label"]).mean()
     assert f"accuracy {100 * right:.2f} % (95 % interval " in text
     for name in FLOAT32:
-        (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
-        assert line.endswith("| 21 of 21 | " + line.split(" | ")[-2] + " | equal |")
+        (line,) = (
+            line for line in text.splitlines() if line.startswith(f"| {FORMATS[name].file} |")
+        )
+        cells = line.strip("| ").split(" | ")
+        assert (cells[3], cells[5]) == ("21 of 21", "equal")
     for name in photos.CLASSES:
         assert f"| `{name}` | 3 |" in text
     for heading in ("Files", "Data", "Training", "Intended use and limits", "Licences"):
@@ -318,7 +325,6 @@ def _five(folder: Path) -> Path:
     [
         ("model.onnx", ("tensorflow", "tf_keras", "keras", "ray", "ai_edge_litert")),
         ("model.tflite", ("tensorflow", "tf_keras", "keras", "ray", "onnxruntime")),
-        ("model.keras", ("ray", "onnxruntime", "ai_edge_litert")),
     ],
 )
 def test_predict_needs_only_what_runs_the_file(
@@ -334,7 +340,8 @@ def test_predict_needs_only_what_runs_the_file(
         text=True,
         check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    # LiteRT says how it computes; nothing can be said against it.
+    assert (done.returncode, re.sub("INFO: .*\n", "", done.stderr)) == (0, "")
     lines = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [Path(line["path"]).parent.name for line in lines] == ["a", "b", "c", "d", "e"]
     for line in lines:
@@ -447,7 +454,7 @@ def test_an_experiment_that_failed_or_is_not_there_is_not_exported(copy: Made) -
 def test_a_damaged_run_is_not_exported(name: str, copy: Made) -> None:
     path = copy.run / "odd" / name
     content = path.read_bytes()
-    path.write_bytes(content[:-9] + bytes(9))
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert f"odd/{name}: damaged record (" in _refused(copy)
     path.unlink()
     assert f"odd/{name}: damaged record (it is missing)" in _refused(copy)

@@ -6,6 +6,7 @@ converters meet only usual operations.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ def plain_model(finished: Finished, image_shape: tuple[int, int, int]) -> keras.
             x = _upsampled(x, seen, experiment.upsampling)
         if experiment.preprocess == "base":
             x = _preprocessed(x, BACKBONES[experiment.base].preprocessing)
-        x = pooled(base(x), experiment.taps.split(","))
+        x = pooled(_applied(base, x), experiment.taps.split(","))
         for layer in copies:
             x = layer(x)
         return keras.layers.Softmax(name=PROBABILITIES)(x)
@@ -83,7 +84,7 @@ def plain_model(finished: Finished, image_shape: tuple[int, int, int]) -> keras.
     else:
         view = keras.Input(image_shape, name="view")
         one_view = keras.Model(view, network(view), name="one_view")
-        views = [one_view(pixels), one_view(_mirrored(pixels))]
+        views = [_applied(one_view, shown) for shown in (pixels, _mirrored(pixels))]
         outputs = keras.layers.Average(name="views")(views)
     model = keras.Model(images, outputs, name=experiment.name)
     for layer, copy in zip(head, copies, strict=True):
@@ -111,6 +112,25 @@ def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
     if isinstance(layer, keras.layers.BatchNormalization):
         return keras.layers.BatchNormalization(name=layer.name)
     return type(layer).from_config(layer.get_config())
+
+
+def _applied(model: keras.Model, x: tf.Tensor) -> Any:
+    """What a model makes of `x`, layer by layer.
+
+    A model called as a whole would be a model inside a model, which Keras 3 reads in another way.
+
+    Args:
+        model: of one input. It calls each of its layers once; other models may call them too.
+    """
+    made = {id(model.input): x}
+    for layer in model.layers:
+        for node in layer.inbound_nodes:
+            given = [id(tensor) for tensor in tf.nest.flatten(node.input_tensors)]
+            if not node.is_input and all(tensor in made for tensor in given):
+                inputs = tf.nest.map_structure(lambda t: made[id(t)], node.input_tensors)
+                made[id(node.outputs)] = layer(inputs)
+                break
+    return tf.nest.map_structure(lambda tensor: made[id(tensor)], model.output)
 
 
 def _upsampled(x: tf.Tensor, shape: tuple[int, int, int], method: str) -> tf.Tensor:

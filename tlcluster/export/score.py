@@ -23,7 +23,6 @@ BATCH = 128
 class Score(NamedTuple):
     """One exported model compared with the training."""
 
-    format: str
     file: str
     bytes: int
     """Size of the file, or of all files of the folder."""
@@ -49,13 +48,10 @@ class Score(NamedTuple):
         return f"accuracy {lost} points" if lost != "0.00" else "same accuracy"
 
 
-def compared(
-    kind: str, file: str, count: int, trained: Predictions, probabilities: Probabilities
-) -> Score:
+def compared(file: str, count: int, trained: Predictions, probabilities: Probabilities) -> Score:
     """The score of a model.
 
     Args:
-        kind: its format.
         file: its name.
         count: its size in bytes.
         trained: what the training predicted.
@@ -64,7 +60,6 @@ def compared(
     ours = trained._replace(probabilities=probabilities)
     same = probabilities.argmax(axis=1) == trained.probabilities.argmax(axis=1)
     return Score(
-        format=kind,
         file=file,
         bytes=count,
         images=len(same),
@@ -107,14 +102,13 @@ def _batches(store: Store, index: Index, split: str) -> Iterator[Images]:
             yield np.ascontiguousarray(images[begin : begin + BATCH])
 
 
-HEADING = ("format", "file", "size", "accuracy, %", "same class", "largest difference", "")
+HEADING = ("file", "size", "accuracy, %", "same class", "largest difference", "")
 """Of the table; see `cells`."""
 
 
 def cells(score: Score) -> tuple[str, ...]:
     """A row of the table."""
     return (
-        score.format,
         score.file,
         size(score.bytes),
         percent(score.accuracy, 2),

@@ -93,7 +93,7 @@ def _exports(
         path = write(name, module, model, folder, facts, images)
         with meter(name, index.rows("test"), "images", show=True) as done:
             probabilities = answers(open_model(path).run, store, index, "test", done)
-        yield compared(name, path.name, bytes_of(path), finished.predictions, probabilities)
+        yield compared(path.name, bytes_of(path), finished.predictions, probabilities)
 
 
 def _show(console: Console, scores: list[Score]) -> None:
