@@ -48,6 +48,15 @@ def test_a_field_is_a_flag_and_a_flag_that_is_left_out_has_the_default() -> None
     assert paint("north") == Paint(wall="north", by_day="Monday")
 
 
+def test_an_argument_may_take_several_values() -> None:
+    class Rooms(BaseModel):
+        room: tuple[str, ...] = Field(description="which", json_schema_extra={"argument": True})
+
+    assert parse(Rooms, "paint", "Paint.", ["hall", "attic"]).room == ("hall", "attic")
+    with pytest.raises(UserError, match="the following arguments are required: ROOM"):
+        parse(Rooms, "paint", "Paint.", [])
+
+
 def test_every_kind_of_flag_is_read() -> None:
     given = "north --colour red --coats 3 --thickness 0.5 --dry-run --no-primer --tool a --tool b"
     assert paint(*given.split()) == Paint(

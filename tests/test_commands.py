@@ -45,9 +45,9 @@ def test_tlcluster_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_command_gets_the_nearest_one() -> None:
     with pytest.raises(UserError) as caught:
-        main(["reprot"], "tlcluster")
+        main(["verfiy"], "tlcluster")
     assert str(caught.value) == (
-        "reprot: no such command; did you mean report? allowed: run, run-one, check, tune, "
+        "verfiy: no such command; did you mean verify? allowed: run, run-one, check, tune, "
         "ingest, report, verify, export, predict, bench"
     )
 

@@ -203,7 +203,8 @@ def test_a_float32_export_equals_the_training_image_by_image(
     name: str, made: Made, exported: Path
 ) -> None:
     expected = _predictions(made)["probabilities"]
-    assert len(set(expected.argmax(axis=1))) > 3
+    assert len(set(expected.argmax(axis=1))) > 1
+    assert expected.max(axis=1).std() > 0.1
     found = open_model(exported / FORMATS[name].file).run(_pixels(made))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=score.EQUAL)
