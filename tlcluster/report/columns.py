@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from tlcluster.experiments import StudyResult
 from tlcluster.report.formats import number, percent, plain, points
 from tlcluster.report.metrics import Metrics
-from tlcluster.report.runs import ExperimentRun, Run
 from tlcluster.report.study import comparable
+from tlcluster.report.trained import ExperimentRun, Run
 
 TEST, STUDY, TRAINING, REST = "Test split", "Study", "Training", ""
 GROUPS = (TEST, STUDY, TRAINING, REST)

@@ -25,10 +25,10 @@ from tlcluster.report.formats import (
     points,
     time_unit,
 )  # fmt: skip
-from tlcluster.report.runs import ExperimentRun, Run
 from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.sentences import MANY_EXPERIMENTS, differences, subject, verdict
 from tlcluster.report.study import comparable
+from tlcluster.report.trained import ExperimentRun, Run
 
 MEASURES = (("precision", "P"), ("recall", "R"), ("f1", "F1"))
 """Of a class: the field of its metrics, and the heading of its column."""

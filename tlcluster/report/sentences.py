@@ -7,9 +7,9 @@ from tlcluster import cinic10
 from tlcluster.backbones import BACKBONES
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
 from tlcluster.report.formats import listing, plain, shorten
-from tlcluster.report.runs import Run
 from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.study import base_of, comparable
+from tlcluster.report.trained import Run
 
 MANY_EXPERIMENTS = 6
 """The verdict on more of them is about the best one only."""

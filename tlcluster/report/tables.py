@@ -10,8 +10,8 @@ from typing import Any
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.columns import COLUMNS, rows
 from tlcluster.report.metrics import Comparison, Metrics
-from tlcluster.report.runs import ExperimentRun, Run
 from tlcluster.report.study import published
+from tlcluster.report.trained import ExperimentRun, Run
 
 
 def results_json(run: Run) -> str:

@@ -23,7 +23,8 @@ from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.formats import shorten
 from tlcluster.report.page import render_page
 from tlcluster.report.reading import read_predictions, read_record
-from tlcluster.report.runs import Run, read_run
+from tlcluster.report.runs import read_run
+from tlcluster.report.trained import Run
 from tlcluster.report.write import INDEX, tables
 from tlcluster.storage.protocol import LARGEST, ObjectMissing, ObjectTooLarge, Store
 

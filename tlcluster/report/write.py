@@ -9,8 +9,9 @@ from tlcluster import records
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.page import render_page
-from tlcluster.report.runs import Run, read_run
+from tlcluster.report.runs import read_run
 from tlcluster.report.tables import confusion_csv, per_class_csv, results_json, summary_csv
+from tlcluster.report.trained import Run
 from tlcluster.storage.protocol import Store
 
 INDEX = f"{records.REPORT}/index.html"

@@ -7,7 +7,7 @@ from tlcluster.report.figures.canvas import Figure, Line, Scored
 from tlcluster.report.figures.confusion import confusion
 from tlcluster.report.figures.per_class import per_class
 from tlcluster.report.figures.style import styles
-from tlcluster.report.runs import Run
+from tlcluster.report.trained import Run
 
 
 def draw_figures(run: Run) -> dict[str, Figure]:
