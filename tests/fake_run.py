@@ -176,6 +176,7 @@ def epoch_records(
     """Without a seed, those of the first one."""
     shape = SHAPES[name]
     rng = _rng(7, name, seed)
+    lift = 0.0 if seed is None else 0.008 * rng.normal()
     lines = []
     for epoch in range(1, (shape.epochs if epochs is None else epochs) + 1):
         reached = 1 - math.exp(-4.5 * epoch / shape.best)
@@ -186,15 +187,19 @@ def epoch_records(
                 epoch=epoch,
                 loss=shape.loss * (1.45 - 0.5 * reached) - shape.overfit * reached * 2 + noise[0],
                 accuracy=(0.55 + 0.45 * reached) * shape.accuracy
+                + lift
                 + shape.overfit * reached * 0.8
                 - (0.02 if shape.overfit < 0.05 else 0)
                 + noise[1],
                 val_loss=shape.loss * (1.4 - 0.4 * reached) + fall * 8 + 3 * noise[2],
-                val_accuracy=shape.accuracy
-                if epoch == shape.best
-                else min(
-                    (0.62 + 0.38 * reached) * shape.accuracy - fall + noise[3],
-                    shape.accuracy - 0.0005,
+                val_accuracy=lift
+                + (
+                    shape.accuracy
+                    if epoch == shape.best
+                    else min(
+                        (0.62 + 0.38 * reached) * shape.accuracy - fall + noise[3],
+                        shape.accuracy - 0.0005,
+                    )
                 ),
                 seconds=images / shape.speed * 1.22 * (1 + abs(noise[0])),
                 images_per_second=shape.speed * (1 + noise[1] * 4),

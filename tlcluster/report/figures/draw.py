@@ -14,9 +14,16 @@ def draw_figures(run: Run) -> dict[str, Figure]:
     """Every figure for which the run has records, by its name."""
     looks = styles(run.manifest.experiments)
     lines = [
-        Line(experiment.name, looks[experiment.name], experiment.epochs, experiment.best_so_far)
+        Line(
+            experiment.name,
+            looks[experiment.name],
+            first.epochs,
+            first.best_so_far,
+            tuple(one.epochs for one in others),
+        )
         for experiment in run.experiments
-        if experiment.epochs
+        for first, *others in [[one for one in experiment.replicates if one.epochs] or [None]]
+        if first
     ]
     scored = [
         Scored(experiment.name, looks[experiment.name], experiment.metrics)
