@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jinja2
 
@@ -117,6 +117,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         replications=replications(run),
         spent=sum(one.result.wall_seconds for one in replicates),
         pairs=len(run.contrasts),
+        smallest=least_and_most([one.smallest for one in run.contrasts], view.digits),
         verdict=verdict(run),
         significant=SIGNIFICANT,
         many_experiments=MANY_EXPERIMENTS,
@@ -128,6 +129,15 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         dashes=dashes,
         workers=workers,
         median_epoch=median_epoch,
+    )
+
+
+def least_and_most(differences: Sequence[float], digits: int) -> str:
+    """In percentage points: `1.2 to 1.5`, or one number if they are the same; "" if none."""
+    if not differences:
+        return ""
+    return " to ".join(
+        dict.fromkeys(percent(end, digits) for end in (min(differences), max(differences)))
     )
 
 
