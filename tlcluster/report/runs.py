@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import itertools
 import re
 from pathlib import Path
 
@@ -100,23 +101,23 @@ def read_run(store: Store, prefix: str = "") -> Run:
     """
     manifest = manifest_of(store, prefix)
     first, *others = manifest.all_seeds
-    found = {name: [_read(store, prefix, manifest, name, first)] for name in manifest.experiments}
+    firsts = {name: _read(store, prefix, manifest, name, first) for name in manifest.experiments}
+    predictions = {name: told for name, (_, told) in firsts.items() if told is not None}
     # First of all, because it checks that the experiments were tested on the same images.
-    comparisons = compare({name: told for name, [(_, told)] in found.items() if told is not None})
-    tested = next((told for [(_, told)] in found.values() if told is not None), None)
-    for name, replicates in found.items():
-        for seed in others:
-            replicate, told = _read_other(store, prefix, manifest, name, seed, tested)
-            tested = told if tested is None else tested
-            replicates.append((replicate, told))
-    tables = {
-        name: np.stack(rows)
-        for name, replicates in found.items()
-        if (rows := [right_of(told) for _, told in replicates if told is not None])
-    }
+    comparisons = compare(predictions)
+    tested = next(iter(predictions.values()), None)
+    right = {name: [right_of(predictions[name])] if name in predictions else [] for name in firsts}
+    replicates = {name: [replicate] for name, (replicate, _) in firsts.items()}
+    for name, seed in itertools.product(manifest.experiments, others):
+        # Predictions may be gigabytes: of these seeds, no more than two are in memory.
+        replicate, told = _read_other(store, prefix, manifest, name, seed, tested)
+        replicates[name].append(replicate)
+        if told is not None:
+            tested = tested or told
+            right[name].append(right_of(told))
+    tables = {name: np.stack(rows) for name, rows in right.items() if rows}
     experiments = tuple(
-        ExperimentRun(name, tuple(replicate for replicate, _ in replicates), None, {}, None)
-        for name, replicates in found.items()
+        ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
     )
     run = Run(manifest, experiments, comparisons, contrasts(tables))
     origins = _origins(manifest, tested)
