@@ -1,14 +1,20 @@
 """Runs with several seeds: what is read of each seed, and what they say together."""
 
+import csv
+import io
+import json
 from pathlib import Path
 
 import fake_run
+import jsonschema
 import numpy as np
 import pytest
 
 from tlcluster.errors import UserError
-from tlcluster.records import MANIFEST, PREDICTIONS
+from tlcluster.records import CONFIG, EPOCHS, MANIFEST, PREDICTIONS, RESULT
 from tlcluster.report.runs import read_run
+from tlcluster.report.schema import schema
+from tlcluster.report.tables import results_json, seeds_csv, summary_csv
 from tlcluster.report.trained import Run
 from tlcluster.storage.directory import DirectoryStore
 
@@ -127,6 +133,36 @@ def test_a_seed_with_the_records_of_another_is_damaged(tmp_path: Path) -> None:
     (experiment,) = read_run(store).experiments
     assert experiment.replicates[1].status == "damaged"
     assert "it belongs to the seed 8" in (experiment.replicates[1].result.error or "")
+
+
+@pytest.mark.parametrize("file", [CONFIG, EPOCHS, RESULT, PREDICTIONS])
+def test_a_damaged_file_of_another_seed_is_named_in_its_row(file: str, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    dataset = {**fake_run.manifest().dataset.model_dump(), "splits": {"test": 20}}
+    of = fake_run.manifest(experiments=("frozen",), seeds=(524, 7), dataset=dataset)
+    fake_run.write_run(store, of)
+    store.put(f"frozen/seeds/7/{file}", b"{torn")
+    run = read_run(store)
+    other = run.experiments[0].replicates[1]
+    assert other.status == "damaged"
+    assert (other.result.error or "").startswith(f"frozen/seeds/7/{file}")
+    (row,) = json.loads(results_json(run))["experiments"][0]["replicates"][1:]
+    assert (row["status"], row["test"]) == ("damaged", None)
+    assert row["error"] == other.result.error
+
+
+def test_what_is_written_of_many_seeds_is_what_the_schema_says(run: Run) -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    assert list(validator.iter_errors(json.loads(results_json(run)))) == []
+    rows = list(csv.DictReader(io.StringIO(seeds_csv(run))))
+    assert [(row["experiment"], int(row["seed"])) for row in rows] == [
+        (name, seed) for name in run.manifest.experiments for seed in fake_run.SEVERAL
+    ]
+    summary = list(csv.DictReader(io.StringIO(summary_csv(run))))
+    assert [row["seeds"] for row in summary] == ["5", "4", "4", "4"]
+    frozen = run.experiments[0].accuracy
+    assert frozen is not None
+    assert float(summary[0]["accuracy_mean"]) == frozen.mean
 
 
 @pytest.mark.parametrize("seeds", [(1, 524), (524, 1, 1), (524, 524)])

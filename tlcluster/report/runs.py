@@ -146,7 +146,7 @@ def _with_statistics(
     return experiment._replace(
         accuracy=accuracy(right),
         origins={name: accuracy(right[:, here]) for name, here in origins.items()},
-        replication=study and replication(right, study.accuracy, study.test_images),
+        replication=replication(right, study.accuracy, study.test_images) if study else None,
     )
 
 
