@@ -452,9 +452,9 @@ def test_of_several_seeds_the_table_has_mean_spread_and_interval_and_each_seed_i
         ]
         assert row[-1] in ("4 finished, 1 failed", "4 finished, 1 damaged")
     assert [row[1] for row in every[1:]] == [str(seed) for seed in fake_run.SEVERAL] * 2
-    reasons = [row[2] for row in every[1:] if row[-1] in ("failed", "damaged")]
-    assert reasons[0] == fake_run.OUT_OF_MEMORY
-    assert reasons[1].startswith("finetuned/seeds/2/predictions.npz: damaged record")
+    reasons = {row[-1]: row[2] for row in every[1:] if row[-1] in ("failed", "damaged")}
+    assert reasons["failed"] == fake_run.OUT_OF_MEMORY
+    assert reasons["damaged"].startswith("finetuned/seeds/2/predictions.npz: damaged record")
     assert "Student’s t over images and seeds" in Reader(text).text
 
 

@@ -172,8 +172,8 @@ def _read_other(
         return Replicate(seed, "damaged", None, (), result, None), None
     if told is None or tested is None or same_images(told, tested):
         return replicate, told
-    error = "tested on other images than the other trainings of the run"
-    result = replicate.result.model_copy(update={"error": error})
+    other = "tested on other images than the other trainings of the run"
+    result = replicate.result.model_copy(update={"error": other})
     return replicate._replace(status="damaged", result=result, metrics=None), None
 
 
