@@ -25,6 +25,7 @@ MAX_SIDE = 1024
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 MOST_WORKERS = 10_000
+MOST_THREADS = 10_000
 MOST_MINUTES = 10_000_000
 """Nineteen years; larger numbers would overflow in the arithmetic of times."""
 
@@ -196,7 +197,7 @@ class CommonSettings(TrainingSettings):
         "same number [--cpus-per-worker if given; else the cores of the largest node, divided "
         "among the workers of one experiment; a run that continues keeps its number]",
         gt=0,
-        le=10_000,
+        le=MOST_THREADS,
     )
     feature_cache: bool = Field(
         True,

@@ -290,6 +290,8 @@ def test_a_run_of_the_version_before_goes_on_with_any_number_of_threads_and_its_
     now = resumed(old, planned(threads=8))
     assert (now.settings["threads"], now.settings["view_seed"], now.seeds) == (8, 524, (524,))
     assert resumed(old, planned(seeds="2")).seeds == (524, 525)
+    named = old.model_copy(update={"settings": {**settings, "view_seed": 0}})
+    assert resumed(named, planned(view_seed=0)).settings["view_seed"] == 0
     other = old.model_copy(update={"seed": 7, "settings": {**settings, "seed": 7}})
     with pytest.raises(UserError, match="view_seed was 7, is 524"):
         resumed(other, planned(seed=7))

@@ -149,7 +149,7 @@ def fitting(rows: Mapping[str, Row], most: int | None) -> Mapping[str, Row]:
     if most is None or len(rows) <= most or not statuses & {"queued", "running"}:
         return rows
     order = ("running", "failed", "interrupted", "queued", "finished")
-    first = sorted(rows, key=lambda name: order.index(rows[name].status))[: most - 1]
+    first = set(sorted(rows, key=lambda name: order.index(rows[name].status))[: most - 1])
     return {name: row for name, row in rows.items() if name in first}
 
 

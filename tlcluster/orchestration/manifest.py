@@ -172,8 +172,9 @@ def _in_todays_words(manifest: RunManifest, new: RunManifest) -> dict[str, Setti
     """
     settings = dict(manifest.settings)
     settings.setdefault("threads", new.settings.get("threads"))
-    if not manifest.seeds and new.settings.get("view_seed") is not None:
-        settings["view_seed"] = settings.get("view_seed") or manifest.seed
+    views_named = new.settings.get("view_seed") is not None
+    if not manifest.seeds and views_named and settings.get("view_seed") is None:
+        settings["view_seed"] = manifest.seed
     for name in manifest.experiments:
         for field in RECIPE:
             settings.setdefault(f"{name}.{field}", Experiment.model_fields[field].default)

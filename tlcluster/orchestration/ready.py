@@ -19,7 +19,7 @@ from tlcluster.orchestration.replicates import Replicate, replicates
 from tlcluster.paths import typed
 from tlcluster.recipes import Recipe
 from tlcluster.records import NodeRecord, RunManifest
-from tlcluster.settings import EMBEDDED, RunSettings, worker_range
+from tlcluster.settings import EMBEDDED, MOST_THREADS, RunSettings, worker_range
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.embedded import embedded_store
 from tlcluster.storage.open import open_store
@@ -68,6 +68,8 @@ class Ready:
         known = old.settings.get("threads") if old else None
         if self.settings.threads is not None or not isinstance(known, int):
             return self
+        if not 1 <= known <= MOST_THREADS:
+            return self  # nobody's record; it is refused as another setting
         return replace(self, admission=self.admission._replace(threads=known))
 
     @property
