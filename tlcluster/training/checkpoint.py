@@ -51,8 +51,8 @@ def save_checkpoint(run: Store, folder: str, checkpoint: Checkpoint) -> None:
     for group in _GROUPS:
         for number, array in enumerate(getattr(checkpoint, group)):
             arrays[f"{group}/{number:04d}"] = array
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint.npz"
+    with tempfile.TemporaryDirectory() as local:
+        path = Path(local) / "checkpoint.npz"
         np.savez(path, **arrays)  # type: ignore[arg-type]
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
