@@ -94,14 +94,19 @@ def test_the_array_has_a_task_for_each_experiment() -> None:
     assert options("run_one.sbatch")["array"] == f"0-{len(EXPERIMENTS) - 1}"
 
 
-def chosen(task: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run run_one.sbatch as a task of the array, without Ray."""
+def chosen(task: int, *arguments: str, last: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run run_one.sbatch as a task of the array, of which `last` is the last, without Ray."""
+    number = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MAX": task if last is None else last}
     script = (SLURM / "run_one.sbatch").read_text()
     stub = f'python=("{sys.executable}"); with_ray() {{ echo "with_ray $*"; }}'
     return subprocess.run(
         ["bash", "-c", script.replace("source slurm/ray.sh", stub), "run_one.sbatch", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SLURM_ARRAY_TASK_ID": str(task)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            **{name: str(value) for name, value in number.items()},
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -118,6 +123,26 @@ def test_a_task_of_the_array_trains_the_experiment_of_its_number_in_the_recipe(
     )
     assert chosen(4, "--profile", str(recipe)).stdout == (
         f"experiment 4 of 0 to 4: wide\nwith_ray jobs/run_one.py --profile {recipe} wide\n"
+    )
+
+
+def test_a_task_trains_all_seeds_of_its_experiment_or_one_if_the_array_is_as_long() -> None:
+    seeds = ("--seeds", "7,9")
+    assert chosen(3, *seeds, last=3).stdout == (
+        "experiment 3 of 0 to 3: finetuned\nwith_ray jobs/run_one.py --seeds 7,9 finetuned\n"
+    )
+    assert chosen(3, *seeds, last=7).stdout == (
+        "experiment and seed 3 of 0 to 7: finetuned, 7\n"
+        "with_ray jobs/run_one.py --seeds 7,9 --only-seed 7 finetuned\n"
+    )
+    assert chosen(4, *seeds, last=7).stdout == (
+        "experiment and seed 4 of 0 to 7: frozen, 9\n"
+        "with_ray jobs/run_one.py --seeds 7,9 --only-seed 9 frozen\n"
+    )
+    beyond = chosen(8, *seeds, last=8)
+    assert (beyond.returncode, beyond.stdout) == (2, "")
+    assert beyond.stderr.startswith(
+        "error: task 8: this recipe has the pairs of experiment and seed 0 to 7, frozen 7 "
     )
 
 

@@ -45,6 +45,12 @@ def run(argv: Sequence[str], typed: str) -> int:
         for experiment in settings.recipe().chosen:
             print(experiment.name)
         return OK
+    if settings.list_replicates:
+        # As they are trained: the first seed of every experiment before any second one.
+        for seed in settings.all_seeds:
+            for experiment in settings.recipe().chosen:
+                print(experiment.name, seed)
+        return OK
     return _suite(settings, argv, typed, started)
 
 

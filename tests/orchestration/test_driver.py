@@ -13,8 +13,20 @@ from tlcluster.dataset.ingest import ingest
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration.attempt import LONGEST_REASON, reason
+from tlcluster.orchestration.manifest import read_manifest
+from tlcluster.orchestration.replicates import replicates
 from tlcluster.orchestration.suite import claimed
-from tlcluster.records import EpochRecord, ExperimentResult
+from tlcluster.records import (
+    CONFIG,
+    EPOCHS,
+    PREDICTIONS,
+    RESULT,
+    TENSORBOARD,
+    WEIGHTS,
+    EpochRecord,
+    ExperimentConfig,
+    ExperimentResult,
+)
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
 
@@ -74,8 +86,8 @@ def troubled(store: Path, output: Path) -> dict[str, Stage]:
         stages["killed"] = stage(command, command.ended())
     with Command(output, "jobs/run_one.py", "augmented", *base) as command:
         further(command, len(epochs(run, "augmented")))
-        experiments = [EXPERIMENTS["augmented"]]
-        with pytest.raises(UserError) as refused, claimed(open_store(str(run)), experiments):
+        longer = replicates([EXPERIMENTS["augmented"]], [524])
+        with pytest.raises(UserError) as refused, claimed(open_store(str(run)), longer):
             pass
         assert str(refused.value) == (
             f"{run}: another process is training augmented in this run; wait for it, stop it, or "
@@ -208,6 +220,45 @@ def test_the_same_command_gives_the_same_results_whatever_befell_it(
     for part in ("dataset", "experiments", "comparisons"):
         assert without_times(straight[part]) == without_times(one[part])
     assert [e["name"] for e in straight["experiments"]] == [e["name"] for e in one["experiments"]]
+
+
+@pytest.fixture(scope="module")
+def two_seeds(store: Path, output: Path, on_one_core: str) -> Path:
+    """A run of `frozen` with two seeds, at once, after runs with the first one's features."""
+    assert on_one_core
+    run = output / "seeds"
+    before = set(output.glob("features/*"))
+    with Command(
+        output, "jobs/run_all.py", "--experiments", "frozen", "--seeds", "2", "--store", store,
+        "--output", output, "--run-name", run.name, *FLAGS,
+    ) as command:  # fmt: skip
+        assert command.ended() == 0, command.said()
+    assert set(output.glob("features/*")) == before
+    return run
+
+
+@pytest.mark.cluster
+def test_each_seed_of_an_experiment_leaves_records_of_its_own(two_seeds: Path) -> None:
+    first, second = epochs(two_seeds, "frozen"), epochs(two_seeds, "frozen/seeds/525")
+    assert [len(first), len(second)] == [2, 2]
+    assert first[0].loss != second[0].loss
+    for folder, seed in (("frozen", 524), ("frozen/seeds/525", 525)):
+        assert result(two_seeds, folder).status == "finished"
+        left = {path.name for path in (two_seeds / folder).iterdir()}
+        assert left >= {CONFIG, EPOCHS, RESULT, PREDICTIONS, WEIGHTS, TENSORBOARD}
+        config = ExperimentConfig.model_validate_json((two_seeds / folder / CONFIG).read_bytes())
+        assert config.seed == seed
+    manifest = read_manifest(open_store(str(two_seeds)))
+    assert manifest is not None
+    assert (manifest.status, manifest.seed, manifest.seeds) == ("finished", 524, (524, 525))
+    assert set(manifest.results_sha256) == {"frozen", "frozen/seeds/525"}
+
+
+@pytest.mark.cluster
+def test_a_seed_gives_the_same_results_beside_another_as_alone(
+    two_seeds: Path, output: Path
+) -> None:
+    assert untimed(epochs(two_seeds, "frozen")) == untimed(epochs(output / "straight", "frozen"))
 
 
 @pytest.mark.drill  # the decision is tested with fakes

@@ -128,6 +128,32 @@ def test_the_plan_shows_the_experiments_of_a_recipe_file(planned: Planned, tmp_p
     assert "weight decay 0.0001" in words
 
 
+def test_the_plan_of_several_seeds_has_the_work_of_all_and_counts_shared_features_once(
+    planned: Planned,
+) -> None:
+    def lines(**flags: Any) -> list[str]:
+        flags = {"experiments": "frozen,augmented", "profile": "paper", **flags}
+        return planned((2, 0), **flags).splitlines()
+
+    def times(shown: list[str]) -> list[str]:
+        return [line.split()[-2] for line in shown if line.startswith(("│ frozen", "│ augm"))]
+
+    one, own, same = lines(), lines(seeds="3"), lines(seeds="524,7,9", view_seed=7)
+    assert own[0] == "run        first, profile paper, seeds 524, 525, 526"
+    assert own[5] == "at once    4 of 6, each with 1 worker of 0.5 CPUs and 0 GPUs"
+    plain = "Features of plain images do not depend on the seed: they are counted once."
+    assert plain in own
+    assert plain in same
+    assert any(line.startswith("Each seed has augmented views of its own") for line in own)
+    assert "All seeds show the augmented views of seed 7: counted once, too." in same
+    assert any(line.startswith("All epochs of all experiments and seeds take") for line in own)
+    # `frozen` computes nothing for further seeds, `augmented` other views unless they share them.
+    assert times(one) == times(same)
+    assert times(own)[0] == times(one)[0]
+    assert times(own)[1] != times(one)[1]
+    assert "run        first, profile paper, seed 525" in lines(seeds="3", only_seed=525)
+
+
 def test_the_plan_shows_no_control_character(planned: Planned) -> None:
     text = planned((2, 0), output="runs\x1b[2J")
     assert "output     runs\\x1b[2J/first" in text

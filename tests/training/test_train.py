@@ -338,7 +338,9 @@ def trained(
         experiment = Experiment(**{**EXPERIMENTS[plan.experiment].model_dump(), **recipe})
         task = Task(
             experiment=experiment,
+            folder=experiment.name,
             seed=5,
+            base_seed=5,
             store=stores[plan.store].url,
             index_sha256=read_index(stores[plan.store])[1],
             run=str(folder / "runs" / (plan.folder or name)),
