@@ -4,6 +4,7 @@ Large libraries are imported by the command that needs them, after its arguments
 were checked: Ray, TensorFlow and Matplotlib take seconds to import.
 """
 
+import itertools
 import os
 import shlex
 import time
@@ -47,9 +48,8 @@ def run(argv: Sequence[str], typed: str) -> int:
         return OK
     if settings.list_replicates:
         # As they are trained: the first seed of every experiment before any second one.
-        for seed in settings.all_seeds:
-            for experiment in settings.recipe().chosen:
-                print(experiment.name, seed)
+        for seed, experiment in itertools.product(settings.all_seeds, settings.recipe().chosen):
+            print(experiment.name, seed)
         return OK
     return _suite(settings, argv, typed, started)
 

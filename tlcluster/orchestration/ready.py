@@ -120,7 +120,7 @@ def made_ready(
         )
     admission = admit(
         nodes,
-        len(recipe.chosen) * (1 if settings.only_seed is not None else len(settings.all_seeds)),
+        len(replicates(recipe.chosen, settings.all_seeds, settings.only_seed)),
         worker_range(settings.workers),
         settings.cpus_per_worker,
         settings.gpus_per_worker,

@@ -26,7 +26,7 @@ from tlcluster.orchestration.manifest import (
 from tlcluster.orchestration.plan import show_plan
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.replicates import Replicate, flat
-from tlcluster.records import RESULT, RunManifest, RunStatus, replicate_folder
+from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
 from tlcluster.settings import RunSettings
 from tlcluster.storage.locks import LockTaken, process_lock
@@ -197,12 +197,7 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
         seconds: time that this driver worked on it.
     """
     manifest = read_manifest(run) or manifest
-    folders = [
-        replicate_folder(name, seed, manifest.seed)
-        for name in manifest.experiments
-        for seed in manifest.all_seeds
-    ]
-    by_folder = {folder: read_result(run, folder).status for folder in folders}
+    by_folder = {folder: read_result(run, folder).status for folder in manifest.folders}
     statuses = set(by_folder.values())
     digests = {
         folder: hashlib.sha256(run.get(f"{folder}/{RESULT}")).hexdigest()

@@ -15,6 +15,7 @@ from tlcluster.experiments import StudyResult
 from tlcluster.report.formats import number, percent, plain, points
 from tlcluster.report.metrics import Metrics
 from tlcluster.report.seeds.accuracy import Accuracy
+from tlcluster.report.seeds.proportions import Interval
 from tlcluster.report.study import comparable
 from tlcluster.report.trained import ExperimentRun, Replicate, Run
 
@@ -120,18 +121,30 @@ def _ratio(value: float, _: View) -> str:
     return number(value, 3)
 
 
+def _interval(value: Interval, view: View) -> str:
+    return f"{percent(value.low, view.digits)}–{percent(value.high, view.digits)}"
+
+
+def _points(value: float, view: View) -> str:
+    return points(value, view.digits)
+
+
+def _study_accuracy(value: float, _: View) -> str:
+    """With the two decimals that were published."""
+    return percent(value, 2)
+
+
+def _time(value: float, view: View) -> str:
+    return number(value / view.seconds, 1)
+
+
 def _of_accuracy(get: Callable[[Accuracy], Any]) -> Callable[[Row], Any]:
     return lambda row: get(row.experiment.accuracy) if row.experiment.accuracy else None
 
 
 def _mean(get: Callable[[Metrics], float]) -> Callable[[Row], float | None]:
     """Over the seeds that were tested."""
-
-    def mean(row: Row) -> float | None:
-        values = [get(one.metrics) for one in row.experiment.tested if one.metrics]
-        return math.fsum(values) / len(values) if values else None
-
-    return mean
+    return lambda row: row.experiment.mean(get)
 
 
 def _mean_and_spread(of: Accuracy, view: View) -> str:
@@ -177,8 +190,7 @@ COLUMNS = (
     ),
     Column(
         "", _of_metrics(lambda metrics: metrics.interval), "95 % interval",
-        lambda value, view: f"{percent(value.low, view.digits)}–{percent(value.high, view.digits)}",
-        TEST,
+        _interval, TEST,
     ),
     Column("accuracy_ci95_low", _of_metrics(lambda metrics: metrics.interval.low)),
     Column("accuracy_ci95_high", _of_metrics(lambda metrics: metrics.interval.high)),
@@ -193,11 +205,11 @@ COLUMNS = (
     Column("loss", _of_metrics(lambda metrics: metrics.loss), "Loss", _ratio, TEST),
     Column(
         "study_accuracy", _of_study(lambda study: study.accuracy), "Accuracy, %",
-        lambda value, _: percent(value, 2), STUDY,
+        _study_accuracy, STUDY,
     ),
     Column(
         "", _difference, "Differ\N{SOFT HYPHEN}ence",
-        lambda value, view: points(value, view.digits), STUDY,
+        _points, STUDY,
     ),
     Column("study_loss", _of_study(lambda study: study.loss)),
     Column("best_epoch", lambda row: row.replicate.result.best_epoch, "Best epoch", _count),
@@ -216,7 +228,7 @@ COLUMNS = (
     Column("attempts", lambda row: row.replicate.result.attempts),
     Column(
         "wall_seconds", lambda row: row.replicate.result.wall_seconds, "Time, {unit}",
-        lambda value, view: number(value / view.seconds, 1),
+        _time,
     ),
     Column("startup_seconds", lambda row: row.replicate.result.startup_seconds),
     Column(
@@ -239,8 +251,7 @@ ACROSS = (
     Column("accuracy_sd", _of_accuracy(lambda of: of.spread)),
     Column(
         "", _of_accuracy(lambda of: of.interval), "95 % interval",
-        lambda value, view: f"{percent(value.low, view.digits)}–{percent(value.high, view.digits)}",
-        TEST,
+        _interval, TEST,
     ),
     Column("accuracy_mean_ci95_low", _of_accuracy(lambda of: of.interval.low)),
     Column("accuracy_mean_ci95_high", _of_accuracy(lambda of: of.interval.high)),
@@ -255,11 +266,11 @@ ACROSS = (
     Column("loss_mean", _mean(lambda metrics: metrics.loss), "Loss", _ratio, TEST),
     Column(
         "", _of_study(lambda study: study.accuracy), "Accuracy, %",
-        lambda value, _: percent(value, 2), STUDY,
+        _study_accuracy, STUDY,
     ),
     Column(
         "", _difference_of_mean, "Differ\N{SOFT HYPHEN}ence",
-        lambda value, view: points(value, view.digits), STUDY,
+        _points, STUDY,
     ),
     Column("", _range(lambda one: one.result.best_epoch), "Best epoch"),
     Column("", _range(lambda one: one.epochs_run or None), "Epochs"),
@@ -270,7 +281,7 @@ ACROSS = (
     Column(
         "wall_seconds_sum",
         lambda row: math.fsum(one.result.wall_seconds for one in row.experiment.replicates),
-        "Time, {unit}", lambda value, view: number(value / view.seconds, 1),
+        "Time, {unit}", _time,
     ),
     Column("", _statuses, "Status", group=REST, word=True),
 )  # fmt: skip

@@ -157,8 +157,7 @@ def _results(run: Run, compared: Sequence[ExperimentRun], names: _Names) -> Tabl
 
 def _mean(one: ExperimentRun, field: str) -> str:
     """A measure over the seeds that were tested."""
-    values = [getattr(replicate.metrics, field) for replicate in one.tested]
-    return number(sum(values) / len(values), 3)
+    return number(one.mean(lambda metrics: getattr(metrics, field)), 3)
 
 
 def _epochs(names: _Names, epochs: Sequence[int], *words: str) -> Cell:

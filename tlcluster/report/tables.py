@@ -159,7 +159,7 @@ def _across_seeds(experiment: ExperimentRun) -> dict[str, Any]:
             if len(values) > 1 and all(map(math.isfinite, values))
             else None
         )
-        return {"mean": math.fsum(values) / len(values), "sd": sd}
+        return {"mean": experiment.mean(measure), "sd": sd}
 
     return {
         "seeds": [one.seed for one in experiment.tested],

@@ -1,6 +1,7 @@
 """A run as values: its experiments, the seeds of each, and the metrics that follow."""
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from tlcluster.experiments import EXPERIMENTS
@@ -88,6 +89,11 @@ class ExperimentRun(NamedTuple):
     def tested(self) -> tuple[Replicate, ...]:
         """Those that have metrics."""
         return tuple(one for one in self.replicates if one.metrics)
+
+    def mean(self, measure: Callable[[Metrics], float]) -> float | None:
+        """The mean of a measure over the seeds that were tested; None if none was."""
+        values = [measure(one.metrics) for one in self.tested if one.metrics]
+        return math.fsum(values) / len(values) if values else None
 
     @property
     def title(self) -> str:

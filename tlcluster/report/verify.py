@@ -65,7 +65,7 @@ def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
         UserError: there is no run, or a record is damaged.
     """
     run = read_run(store)
-    for folder in _folders(run):
+    for folder in run.manifest.folders:
         yield from _digests(store, run, folder)
     yield _data_set(run, store, split)
     for name, content in tables(run).items():
@@ -74,16 +74,6 @@ def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
     for figure in figures.values():
         yield _picture(store, f"{records.REPORT}/{figure.name}.svg", figure.svg)
     yield _page(store, render_page(run, figures))
-
-
-def _folders(run: Run) -> list[str]:
-    """Where the seeds of each experiment are."""
-    manifest = run.manifest
-    return [
-        records.replicate_folder(name, seed, manifest.seed)
-        for name in manifest.experiments
-        for seed in manifest.all_seeds
-    ]
 
 
 def _digests(store: Store, run: Run, folder: str) -> Iterator[Claim]:
@@ -129,7 +119,7 @@ def _data_set(run: Run, store: Store, split: SplitImages | None) -> Claim:
         where = shorten(run.manifest.dataset.store, 200)
         return Claim(claim, "not checked", (f"give the data set, {where}, with --store",))
     wrong = []
-    for folder in _folders(run):
+    for folder in run.manifest.folders:
         key = f"{folder}/{records.PREDICTIONS}"
         try:
             predicted = read_predictions(store, key, len(run.manifest.dataset.classes))
