@@ -257,6 +257,45 @@ def test_copies_of_shards_go_to_the_jobs_folder_on_each_nodes_own_disk(job: Job)
     assert driver(job, "--cache", "/elsewhere").cache == "/elsewhere"
 
 
+def on_a_node(job: Job, mib: int = 0) -> tuple[int, list[str]]:
+    """Run node.sh until it ends by itself: its exit status, and what it said."""
+    with subprocess.Popen(
+        ["bash", "slurm/node.sh", "127.0.0.1", "20000", f"{job.folder}/own", "60", str(mib)],
+        cwd=job.folder,
+        env=job.environment | {"SLURM_GPUS_ON_NODE": "2"},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as node:
+        assert node.stdin
+        assert node.stderr
+        node.stdin.write("token\n")
+        node.stdin.flush()
+        return node.wait(60), node.stderr.read().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("starts", "times", "last"),
+    [
+        ("false", 3, "error: n1: Ray has ended: timed out"),
+        ("[[ $(wc -l <tries) == 2 ]]", 2, "error: n1: Ray has ended: raylet died"),
+        ("true", 1, "error: n1: Ray has ended: raylet died"),
+    ],
+    ids=["never", "with the second try", "and is lost later"],
+)
+def test_ray_that_does_not_start_is_tried_again_but_not_one_that_is_lost(
+    starts: str, times: int, last: str, job: Job
+) -> None:
+    job.program("hostname", "echo n1")
+    ray = f"""echo >>tries
+if {starts}; then echo 'Ray runtime started.'; echo 'raylet died'; else echo 'timed out'; fi"""
+    job.site(f"python=({job.program('fake', ray)})")
+    status, said = on_a_node(job)
+    again = (times - 1) * ["n1: Ray did not start and is started again: timed out"]
+    assert (status, said) == (1, [*again, last])
+    assert len(job.said("tries")) == times
+
+
 REFUSED = "echo 'slurm_load_node error: Access/permission denied' >&2; exit 1"
 KNOWN = "echo 'NodeName=n1 Arch=x86_64 NodeAddr=10.9.8.7 NodeHostName=n1 Version=23'"
 NAMES = """case $2 in
@@ -330,19 +369,7 @@ def test_ray_takes_the_memory_of_the_job_for_that_of_the_node(
 ) -> None:
     python = job.program("fake", "printf '%s\\n' \"$@\" >started; env >environment")
     job.site(f"python=({python}) interface=ib0")
-    arguments = ["127.0.0.1", "20000", f"{job.folder}/own", "5", str(mib)]
-    with subprocess.Popen(
-        ["bash", "slurm/node.sh", *arguments],
-        cwd=job.folder,
-        env=job.environment | {"SLURM_GPUS_ON_NODE": "2"},
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as node:
-        assert node.stdin
-        node.stdin.write("token\n")
-        node.stdin.flush()
-        node.wait(60)
+    on_a_node(job, mib=mib)
     started = job.said("started")
     flags = dict(itertools.pairwise(started))
     assert flags["--object-store-memory"] == str(objects * 10**6)

@@ -75,7 +75,8 @@ def _suite(settings: RunSettings, argv: Sequence[str], typed: str, started: floa
 
 def check(argv: Sequence[str], typed: str) -> int:
     """Look whether a run could start on every node."""
-    settings = parse(CheckSettings, typed, COMMANDS["check"].about, argv).suite()
+    given = parse(CheckSettings, typed, COMMANDS["check"].about, argv)
+    settings = given.suite()
     settings.recipe()
     from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
 
@@ -83,7 +84,7 @@ def check(argv: Sequence[str], typed: str) -> int:
     with quiet_import():
         from tlcluster.orchestration.check import run_check
 
-    return run_check(settings)
+    return run_check(settings, given.seconds)
 
 
 def tune(argv: Sequence[str], typed: str) -> int:

@@ -306,10 +306,17 @@ class CheckSettings(CommonSettings):
     """The flags of `check`: those that say what a run would do, and where."""
 
     experiments: str | None = _EXPERIMENTS
+    seconds: float = Field(
+        50,
+        description="time for the nodes' answers together; more where Python's packages lie on a "
+        "slow file system",
+        gt=0,
+        le=3600,
+    )
 
     def suite(self) -> RunSettings:
         """The settings of the run to check for."""
-        return RunSettings(**self.model_dump())
+        return RunSettings(**self.model_dump(exclude={"seconds"}))
 
 
 class TuneSettings(TrainingSettings):
