@@ -13,6 +13,9 @@ set -euo pipefail
 source slurm/site.sh
 address=$1 port=$2 folder=$3 patience=$4 megabytes=$5
 
+# Ray gives up a process that needs more than 15 seconds to import its modules, as one may on a node
+# whose file system is busy or has not read them yet. The next try finds them in memory.
+tries=3
 ray=
 
 ended() {
@@ -82,20 +85,25 @@ if ((SLURM_NODEID == 0)); then
   )
 else
   start+=(--address "$address:$port")
-  until (: >"/dev/tcp/$address/$port") 2>/dev/null; do
-    ((SECONDS < patience)) || exit 1
-    sleep 0.2
-  done
 fi
 
 said=$folder/start.out
-"${start[@]}" </dev/null >"$said" 2>&1 &
-ray=$!
-# The batch script closes its end, or is gone.
-{ read -r || kill "$ray"; } <&0 &
-input=$!
-wait "$ray" || true
-if kill "$input" 2>/dev/null; then
-  echo "error: $(hostname): Ray has ended: $(grep -v '^$' "$said" | tail -n 1)" >&2
-  exit 1
-fi
+for ((left = tries - 1; left >= 0; left--)); do
+  until ((SLURM_NODEID == 0)) || (: >"/dev/tcp/$address/$port") 2>/dev/null; do
+    ((SECONDS < patience)) || exit 1
+    sleep 0.2
+  done
+  "${start[@]}" </dev/null >"$said" 2>&1 &
+  ray=$!
+  # The batch script closes its end, or is gone.
+  { read -r || kill "$ray"; } <&0 &
+  input=$!
+  wait "$ray" || true
+  kill "$input" 2>/dev/null || exit 0
+  why="$(grep -v '^$' "$said" | tail -n 1)"
+  if ((left == 0 || SECONDS >= patience)) || grep -q "Ray runtime started" "$said"; then
+    echo "error: $(hostname): Ray has ended: $why" >&2
+    exit 1
+  fi
+  echo "$(hostname): Ray did not start and is started again: $why" >&2
+done

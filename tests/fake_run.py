@@ -1,8 +1,8 @@
 """Runs that never ran: records as training would leave them, with numbers drawn from a seed.
 
-    PYTHONPATH=. python tests/fake_run.py FOLDER
+    PYTHONPATH=. python tests/fake_run.py FOLDER [seeds]
 
-writes one such run into FOLDER and its report beside it, to look at.
+writes one such run, or one with several seeds, into FOLDER and its report beside it, to look at.
 """
 
 import io
@@ -170,9 +170,13 @@ def _layer(
     )
 
 
-def epoch_records(name: str, epochs: int | None = None, images: int = 90_000) -> list[EpochRecord]:
+def epoch_records(
+    name: str, epochs: int | None = None, images: int = 90_000, seed: int | None = None
+) -> list[EpochRecord]:
+    """Without a seed, those of the first one."""
     shape = SHAPES[name]
-    rng = np.random.default_rng([7, list(SHAPES).index(name)])
+    rng = _rng(7, name, seed)
+    lift = 0.0 if seed is None else 0.008 * rng.normal()
     lines = []
     for epoch in range(1, (shape.epochs if epochs is None else epochs) + 1):
         reached = 1 - math.exp(-4.5 * epoch / shape.best)
@@ -183,15 +187,19 @@ def epoch_records(name: str, epochs: int | None = None, images: int = 90_000) ->
                 epoch=epoch,
                 loss=shape.loss * (1.45 - 0.5 * reached) - shape.overfit * reached * 2 + noise[0],
                 accuracy=(0.55 + 0.45 * reached) * shape.accuracy
+                + lift
                 + shape.overfit * reached * 0.8
                 - (0.02 if shape.overfit < 0.05 else 0)
                 + noise[1],
                 val_loss=shape.loss * (1.4 - 0.4 * reached) + fall * 8 + 3 * noise[2],
-                val_accuracy=shape.accuracy
-                if epoch == shape.best
-                else min(
-                    (0.62 + 0.38 * reached) * shape.accuracy - fall + noise[3],
-                    shape.accuracy - 0.0005,
+                val_accuracy=lift
+                + (
+                    shape.accuracy
+                    if epoch == shape.best
+                    else min(
+                        (0.62 + 0.38 * reached) * shape.accuracy - fall + noise[3],
+                        shape.accuracy - 0.0005,
+                    )
                 ),
                 seconds=images / shape.speed * 1.22 * (1 + abs(noise[0])),
                 images_per_second=shape.speed * (1 + noise[1] * 4),
@@ -223,10 +231,23 @@ def experiment_result(name: str, **changes: Any) -> ExperimentResult:
     )
 
 
+def _rng(what: int, name: str, seed: int | None) -> np.random.Generator:
+    return np.random.default_rng(
+        [what, list(SHAPES).index(name), *([] if seed is None else [seed])]
+    )
+
+
 def predictions(
-    name: str, images: int, classes: Sequence[str] = CLASSES, cifar: float = 2 / 9
+    name: str,
+    images: int,
+    classes: Sequence[str] = CLASSES,
+    cifar: float = 2 / 9,
+    seed: int | None = None,
 ) -> bytes:
-    """`predictions.npz` of an experiment that is right about as often as its shape says."""
+    """`predictions.npz` of an experiment that is right about as often as its shape says.
+
+    Without a seed, those of the first one.
+    """
     n = len(classes)
     of_images = np.random.default_rng(11)
     label = np.arange(images) % n
@@ -236,7 +257,7 @@ def predictions(
         f"cifar-10-test-{i}.png" if here else f"n{2_000_000 + i % 977:08}_{i}.png"
         for i, here in enumerate(from_cifar)
     ]
-    rng = np.random.default_rng([13, list(SHAPES).index(name)])
+    rng = _rng(13, name, seed)
     # Classes that look alike are taken for each other: animals for animals, vehicles for vehicles.
     alike = np.array(
         [[1.0 if (i in (0, 1, 8, 9)) == (j in (0, 1, 8, 9)) else 0.0 for j in range(n)]
@@ -249,6 +270,7 @@ def predictions(
     logits = 0.75 * alike[label] + rng.normal(0, 1, (images, n))
     hard = np.array([0.3, 0.25, -0.25, -0.6, -0.35, -0.3, 0.25, 0.1, 0.2, 0.0])[label % 10]
     push = {"frozen": 1.24, "augmented": 1.27, "regularized": 1.46, "finetuned": 2.5}[name]
+    push += 0.0 if seed is None else 0.05 * rng.normal()
     logits[np.arange(images), label] += push + hard + ease + 0.35 * from_cifar - 0.1
     odds = np.exp(1.2 * logits)
     buffer = io.BytesIO()
@@ -265,25 +287,62 @@ def write_run(store: Store, of: RunManifest, finished: Sequence[str] | None = No
     """A whole run; the experiments that are not `finished` leave nothing."""
     store.put(records.MANIFEST, of.model_dump_json().encode())
     for name in of.experiments if finished is None else finished:
-        write_config(store, name)
-        write_epochs(store, name, epoch_records(name))
-        write_result(store, name, experiment_result(name))
-        images = of.dataset.splits["test"]
-        store.put(f"{name}/{records.PREDICTIONS}", predictions(name, images, of.dataset.classes))
+        for seed in of.all_seeds:
+            write_replicate(store, of, name, seed)
 
 
-def write_config(store: Store, name: str, **changes: Any) -> None:
-    config = experiment_config(Experiment(**{**EXPERIMENTS[name].model_dump(), **changes}))
-    store.put(f"{name}/{records.CONFIG}", config.model_dump_json().encode())
+def write_replicate(store: Store, of: RunManifest, name: str, seed: int) -> None:
+    """One seed of an experiment, whole."""
+    folder = records.replicate_folder(name, seed, of.seed)
+    other = None if seed == of.seed else seed
+    write_config(store, folder, **({} if other is None else {"seed": other}))
+    epochs = epoch_records(name, seed=other)
+    write_epochs(store, folder, epochs)
+    write_result(store, folder, experiment_result(name))
+    told = predictions(name, of.dataset.splits["test"], of.dataset.classes, seed=other)
+    store.put(f"{folder}/{records.PREDICTIONS}", told)
 
 
-def write_epochs(store: Store, name: str, epochs: Sequence[EpochRecord]) -> None:
+def write_config(store: Store, folder: str, seed: int = 524, **changes: Any) -> None:
+    """Of the experiment whose replicate's folder it is."""
+    of = EXPERIMENTS[folder.partition("/")[0]]
+    config = experiment_config(Experiment(**{**of.model_dump(), **changes}), seed)
+    store.put(f"{folder}/{records.CONFIG}", config.model_dump_json().encode())
+
+
+def write_epochs(store: Store, folder: str, epochs: Sequence[EpochRecord]) -> None:
     lines = "".join(epoch.model_dump_json() + "\n" for epoch in epochs)
-    store.put(f"{name}/{records.EPOCHS}", lines.encode())
+    store.put(f"{folder}/{records.EPOCHS}", lines.encode())
 
 
-def write_result(store: Store, name: str, result: ExperimentResult) -> None:
-    store.put(f"{name}/{records.RESULT}", result.model_dump_json().encode())
+def write_result(store: Store, folder: str, result: ExperimentResult) -> None:
+    store.put(f"{folder}/{records.RESULT}", result.model_dump_json().encode())
+
+
+SEVERAL = (524, 1, 2, 3, 4)
+"""Seeds of the run of `write_seeds_run`."""
+
+
+def write_seeds_run(
+    store: Store, test_images: int = 9_000, experiments: Sequence[str] = tuple(EXPERIMENTS)
+) -> None:
+    """Several seeds, of which some are missing: one failed, one is damaged, one was cut off."""
+    dataset = manifest().dataset
+    dataset = dataset.model_copy(update={"splits": {**dataset.splits, "test": test_images}})
+    of = manifest(status="failed", seeds=SEVERAL, dataset=dataset, experiments=experiments)
+    write_run(store, of)
+    if "augmented" in experiments:
+        lost = experiment_result("augmented", status="failed", error=OUT_OF_MEMORY, best_epoch=None)
+        write_result(store, "augmented/seeds/3", lost)
+        store.delete(f"augmented/seeds/3/{records.PREDICTIONS}")
+    if "regularized" in experiments:
+        store.delete(f"regularized/seeds/4/{records.RESULT}")
+        store.delete(f"regularized/seeds/4/{records.PREDICTIONS}")
+    if "finetuned" in experiments:
+        store.put(f"finetuned/seeds/2/{records.PREDICTIONS}", b"PK torn")
+
+
+OUT_OF_MEMORY = "rank 1 on gpu02 ran out of memory: tried to allocate 2.0 GiB with 1.1 GiB free"
 
 
 def write_mixed_run(store: Store) -> None:
@@ -298,7 +357,7 @@ def write_mixed_run(store: Store) -> None:
         experiment_result(
             "augmented",
             status="failed",
-            error="rank 1 on gpu02 ran out of memory: tried to allocate 2.0 GiB with 1.1 GiB free",
+            error=OUT_OF_MEMORY,
             attempts=3,
             epochs_run=5,
             best_epoch=None,
@@ -360,5 +419,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     target = open_store(str(folder))
-    write_run(target, manifest())
+    if sys.argv[2:] == ["seeds"]:
+        write_seeds_run(target)
+    else:
+        write_run(target, manifest())
     print(folder / write_report(target))

@@ -31,6 +31,9 @@ _HERE, _HEAD = f"{_NETWORK}.254", f"{_NETWORK}.1"
 _RAY = "/tmp/ray"  # noqa: S108
 """Where Ray keeps what belongs to a node."""
 
+TRIES = 3
+"""A node whose processes take half a minute to start gives up; a busy machine may be as slow."""
+
 _NODE = f"""
 hostname "$1"
 mount -t tmpfs tmpfs /dev/shm
@@ -158,13 +161,17 @@ def ray_lab(
         roles = [("--head", "--port=6379", "--num-cpus=0", f"--dashboard-host={_HEAD}")]
         roles += [(f"--address={_HEAD}:6379", "--num-cpus=1")] * workers
         outside = {**authentication, "PATH": path, "NO_PROXY": _HEAD, "no_proxy": _HEAD}
-        nodes: list[Node] = []
+        lab = RayLab((), outside, token.read_text(), s3, folder, switch, inside)
+        # One by one: a worker gives up if the head is not there after some tries.
         for number, role in enumerate(roles, 1):
-            nodes.append(stack.enter_context(_node(folder, switch, number, inside, role)))
-            lab = RayLab(tuple(nodes), outside, token.read_text(), s3, folder, switch, inside)
-            if number in (1, len(roles)):
-                # A worker gives up if the head is not there after some tries.
-                _wait_for(lab)
+            before = lab.nodes
+            for _ in range(TRIES):
+                node = stack.enter_context(_node(folder, switch, number, inside, role))
+                lab = lab._replace(nodes=(*before, node))
+                if _joined(lab):
+                    break
+            else:
+                raise AssertionError(lab.nodes[-1].log.read_text())
         yield lab
 
 
@@ -291,14 +298,14 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def _wait_for(lab: RayLab) -> None:
-    """Wait until all nodes have joined and the Jobs API answers."""
+def _joined(lab: RayLab) -> bool:
+    """Wait until all nodes have joined and the Jobs API answers; False if the last one ended."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for node in lab.nodes:
-            assert node.holder.poll() is None, node.log.read_text()
+        if lab.nodes[-1].holder.poll() is not None:
+            return False
         with contextlib.suppress(OSError):
             if lab.alive() == len(lab.nodes) and lab.jobs() == {}:
-                return
+                return True
         time.sleep(0.2)
     raise AssertionError([node.log.read_text() for node in lab.nodes])

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from tlcluster.records import EPOCHS, RESULT, EpochRecord, ExperimentResult
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 500.0
-"""Seconds to wait for what never takes so long; only against what would never end."""
+PATIENCE = 1200.0
+"""Seconds to wait for what never takes so long, also on a slow machine that does other work; only
+against what would never end."""
 
 
 class Process(NamedTuple):

@@ -81,6 +81,7 @@ class Lab:
             "SLURM_CONF": str(folder / "slurm.conf"),
             "SBATCH_OUTPUT": str(folder / "out" / "%j"),
             "PYTHONPATH": str(ROOT),
+            "TLCLUSTER_PATIENCE": f"{PATIENCE:.0f}",
         }
         (folder / "out").mkdir()
 
@@ -93,7 +94,7 @@ class Lab:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -181,7 +182,7 @@ def slurm(*shared: Path) -> Iterator[Lab]:
         try:
             assert holder.stdout.readline() == "up\n", log.read_text()
             lab = Lab(folder, holder.pid)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while (
                 lab.call("sinfo", "-ht", "idle", "-o", "%D", check=False).stdout
                 != f"{len(NODES)}\n"

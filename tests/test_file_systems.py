@@ -37,11 +37,13 @@ print(json.dumps(said))
 WRITERS = """
 import os, sys, threading
 from pathlib import Path
+from tlcluster.orchestration.replicates import replicates
 from tlcluster.orchestration.suite import claimed, held
 from tlcluster.storage.open import open_store
 from tlcluster.experiments import EXPERIMENTS
 store = open_store(sys.argv[1], create=True)
-with held(store, ".manifest.lock", wait=True), claimed(store, [EXPERIMENTS["frozen"]]):
+frozen = replicates([EXPERIMENTS["frozen"]], [524])
+with held(store, ".manifest.lock", wait=True), claimed(store, frozen):
     print(store.put_if_absent("index.json", b"mine"), flush=True)
     os.kill(os.getpid(), 9)
 """

@@ -35,9 +35,9 @@ LEFT_BEHIND = {
 
 
 SHORTER = (
-    "--set", "augmented.epochs=6", "--set", "regularized.epochs=6", "--set", "finetuned.epochs=4",
+    "--set", "augmented.epochs=3", "--set", "regularized.epochs=3", "--set", "finetuned.epochs=2",
 )  # fmt: skip
-"""Half the work of the whole profile."""
+"""A quarter of the work of the whole profile; a drill on Slurm trains all of it."""
 
 
 def run(folder: Path, output: Path, *more: object) -> Command:
@@ -90,11 +90,14 @@ def test_all_four_finish_after_a_kill_and_the_finished_one_is_not_repeated(outpu
     assert attempts["finetuned"] == 2
 
 
-def test_all_four_classify_more_than_three_in_ten_of_the_sample(output: Path) -> None:
+def test_heads_classify_more_than_three_in_ten_of_the_sample_and_two_epochs_more_than_chance(
+    output: Path,
+) -> None:
     results = json.loads((output / NAME / "report" / "results.json").read_text())
     assert results["run"]["status"] == "finished"
     accuracies = {e["name"]: e["test"]["accuracy"] for e in results["experiments"]}
     assert list(accuracies) == list(EXPERIMENTS)
+    assert accuracies.pop("finetuned") > 0.15
     assert min(accuracies.values()) > 0.30, accuracies
 
 

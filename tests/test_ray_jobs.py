@@ -16,7 +16,7 @@ import pytest
 from k8s_container import why_not
 from ray_lab import Node, RayLab, forbid, one_more, ray_lab
 from readme import recipe
-from real_run import Command
+from real_run import PATIENCE, Command
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.orchestration.environment import FORWARDED
@@ -37,6 +37,8 @@ FLAGS = (
     "--set", "frozen.epochs=2", "--set", "augmented.epochs=9", "--set", "regularized.epochs=9",
 )  # fmt: skip
 """They make the recipe's run a short one."""
+PATIENT = f"--seconds {PATIENCE}"
+"""`check` waits for a machine that does other work."""
 LONGER = ("augmented", "regularized")
 EVERY_RUN = {"actors: _AutoscalingCoordinatorActor"}
 """What Ray may have once for all runs."""
@@ -145,7 +147,7 @@ def checked(
     assert data in check
     with one_more(lab, wrong) as bad:
         forbid(bad, 2)
-        with Submission(lab, tmp_path, f"{check} --weights none") as job:
+        with Submission(lab, tmp_path, f"{check} --weights none {PATIENT}") as job:
             assert job.command.ended() == 1
             message = lab.jobs()[job.name]["message"]
             lines = job.command.said().splitlines()

@@ -16,6 +16,7 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
 from tlcluster.recipe_files import MOST_BYTES, PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
+from tlcluster.settings import RunSettings
 
 Resolved = Callable[..., Recipe]
 
@@ -179,6 +180,24 @@ def test_a_run_is_called_after_its_file(profile: str, name: str) -> None:
     assert profile_name(profile) == name
 
 
+def test_the_seed_of_the_views_is_the_flags_the_files_or_that_of_the_profile_it_builds_on(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "r.toml"
+    for text, seed in (
+        ("", None),
+        ("view_seed = 0", 0),
+        ("profile = 'quick'", 524),
+        ("profile = 'quick'\nview_seed = 7", 7),
+    ):
+        file.write_text(text)
+        assert resolve(str(file), (), None, None).view_seed == seed
+        assert resolve(str(file), (), None, None, view_seed=9).view_seed == 9
+    assert resolve("paper", (), None, None).view_seed is None
+    # So that the default seed of `quick` has the views that it always had.
+    assert resolve("quick", (), None, None).view_seed == RunSettings().seed
+
+
 # --- what is wrong in a file -------------------------------------------------------------------
 
 KNOWN = "frozen, augmented, regularized, finetuned"
@@ -186,7 +205,11 @@ KEYS = ", ".join(RECIPE)
 INTEGER, NUMBER = "input should be a valid integer", "input should be a valid number"
 
 REFUSED = {
-    "[evry]\nx = 1": "evry: no such key; did you mean every? allowed: profile, every, experiments",
+    "[evry]\nx = 1": "evry: no such key; did you mean every? allowed: profile, view_seed, every, "
+    "experiments",
+    "view_seed = -1": "view_seed = -1: give a whole number from 0 to 2147483647",
+    "view_seed = true": "view_seed = true: give a whole number from 0 to 2147483647",
+    "view_seed = '7'": 'view_seed = "7": give a whole number from 0 to 2147483647',
     "[every]\nepoch = 1": f"every.epoch: no such key; did you mean epochs? allowed: {KEYS}",
     "[every]\nlike = 'frozen'": f"every.like: no such key; allowed: {KEYS}",
     "[experiments.frozen]\ndense_unit = 1": "experiments.frozen.dense_unit: no such key; did you "

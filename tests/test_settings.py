@@ -79,6 +79,7 @@ REFUSED = {
     "--cpus-per-worker 0": "input should be greater than or equal to 0.01",
     "--deadline 0": POSITIVE,
     "--stall 0": POSITIVE,
+    "--threads 0": POSITIVE,
     "--retries -1": "input should be greater than or equal to 0",
     "--cache-gib inf": "input should be a finite number",
 }
@@ -138,6 +139,7 @@ def test_run_one_and_run_all_have_the_same_flags() -> None:
         "experiment",
         "experiments",
         "list_experiments",
+        "list_replicates",
     }
 
 

@@ -94,14 +94,19 @@ def test_the_array_has_a_task_for_each_experiment() -> None:
     assert options("run_one.sbatch")["array"] == f"0-{len(EXPERIMENTS) - 1}"
 
 
-def chosen(task: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run run_one.sbatch as a task of the array, without Ray."""
+def chosen(task: int, *arguments: str, last: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run run_one.sbatch as a task of the array, of which `last` is the last, without Ray."""
+    number = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_MAX": task if last is None else last}
     script = (SLURM / "run_one.sbatch").read_text()
     stub = f'python=("{sys.executable}"); with_ray() {{ echo "with_ray $*"; }}'
     return subprocess.run(
         ["bash", "-c", script.replace("source slurm/ray.sh", stub), "run_one.sbatch", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SLURM_ARRAY_TASK_ID": str(task)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            **{name: str(value) for name, value in number.items()},
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -118,6 +123,26 @@ def test_a_task_of_the_array_trains_the_experiment_of_its_number_in_the_recipe(
     )
     assert chosen(4, "--profile", str(recipe)).stdout == (
         f"experiment 4 of 0 to 4: wide\nwith_ray jobs/run_one.py --profile {recipe} wide\n"
+    )
+
+
+def test_a_task_trains_all_seeds_of_its_experiment_or_one_if_the_array_is_as_long() -> None:
+    seeds = ("--seeds", "7,9")
+    assert chosen(3, *seeds, last=3).stdout == (
+        "experiment 3 of 0 to 3: finetuned\nwith_ray jobs/run_one.py --seeds 7,9 finetuned\n"
+    )
+    assert chosen(3, *seeds, last=7).stdout == (
+        "experiment and seed 3 of 0 to 7: finetuned, 7\n"
+        "with_ray jobs/run_one.py --seeds 7,9 --only-seed 7 finetuned\n"
+    )
+    assert chosen(4, *seeds, last=7).stdout == (
+        "experiment and seed 4 of 0 to 7: frozen, 9\n"
+        "with_ray jobs/run_one.py --seeds 7,9 --only-seed 9 frozen\n"
+    )
+    beyond = chosen(8, *seeds, last=8)
+    assert (beyond.returncode, beyond.stdout) == (2, "")
+    assert beyond.stderr.startswith(
+        "error: task 8: this recipe has the pairs of experiment and seed 0 to 7, frozen 7 "
     )
 
 
@@ -232,6 +257,45 @@ def test_copies_of_shards_go_to_the_jobs_folder_on_each_nodes_own_disk(job: Job)
     assert driver(job, "--cache", "/elsewhere").cache == "/elsewhere"
 
 
+def on_a_node(job: Job, mib: int = 0) -> tuple[int, list[str]]:
+    """Run node.sh until it ends by itself: its exit status, and what it said."""
+    with subprocess.Popen(
+        ["bash", "slurm/node.sh", "127.0.0.1", "20000", f"{job.folder}/own", "60", str(mib)],
+        cwd=job.folder,
+        env=job.environment | {"SLURM_GPUS_ON_NODE": "2"},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as node:
+        assert node.stdin
+        assert node.stderr
+        node.stdin.write("token\n")
+        node.stdin.flush()
+        return node.wait(60), node.stderr.read().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("starts", "times", "last"),
+    [
+        ("false", 3, "error: n1: Ray has ended: timed out"),
+        ("[[ $(wc -l <tries) == 2 ]]", 2, "error: n1: Ray has ended: raylet died"),
+        ("true", 1, "error: n1: Ray has ended: raylet died"),
+    ],
+    ids=["never", "with the second try", "and is lost later"],
+)
+def test_ray_that_does_not_start_is_tried_again_but_not_one_that_is_lost(
+    starts: str, times: int, last: str, job: Job
+) -> None:
+    job.program("hostname", "echo n1")
+    ray = f"""echo >>tries
+if {starts}; then echo 'Ray runtime started.'; echo 'raylet died'; else echo 'timed out'; fi"""
+    job.site(f"python=({job.program('fake', ray)})")
+    status, said = on_a_node(job)
+    again = (times - 1) * ["n1: Ray did not start and is started again: timed out"]
+    assert (status, said) == (1, [*again, last])
+    assert len(job.said("tries")) == times
+
+
 REFUSED = "echo 'slurm_load_node error: Access/permission denied' >&2; exit 1"
 KNOWN = "echo 'NodeName=n1 Arch=x86_64 NodeAddr=10.9.8.7 NodeHostName=n1 Version=23'"
 NAMES = """case $2 in
@@ -305,19 +369,7 @@ def test_ray_takes_the_memory_of_the_job_for_that_of_the_node(
 ) -> None:
     python = job.program("fake", "printf '%s\\n' \"$@\" >started; env >environment")
     job.site(f"python=({python}) interface=ib0")
-    arguments = ["127.0.0.1", "20000", f"{job.folder}/own", "5", str(mib)]
-    with subprocess.Popen(
-        ["bash", "slurm/node.sh", *arguments],
-        cwd=job.folder,
-        env=job.environment | {"SLURM_GPUS_ON_NODE": "2"},
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as node:
-        assert node.stdin
-        node.stdin.write("token\n")
-        node.stdin.flush()
-        node.wait(60)
+    on_a_node(job, mib=mib)
     started = job.said("started")
     flags = dict(itertools.pairwise(started))
     assert flags["--object-store-memory"] == str(objects * 10**6)

@@ -4,6 +4,7 @@ Large libraries are imported by the command that needs them, after its arguments
 were checked: Ray, TensorFlow and Matplotlib take seconds to import.
 """
 
+import itertools
 import os
 import shlex
 import time
@@ -47,6 +48,11 @@ def run(argv: Sequence[str], typed: str) -> int:
         for experiment in settings.recipe().chosen:
             print(experiment.name)
         return OK
+    if settings.list_replicates:
+        # As they are trained: the first seed of every experiment before any second one.
+        for seed, experiment in itertools.product(settings.all_seeds, settings.recipe().chosen):
+            print(experiment.name, seed)
+        return OK
     return _suite(settings, argv, typed, started)
 
 
@@ -71,7 +77,8 @@ def _suite(settings: RunSettings, argv: Sequence[str], typed: str, started: floa
 
 def check(argv: Sequence[str], typed: str) -> int:
     """Look whether a run could start on every node."""
-    settings = parse(CheckSettings, typed, COMMANDS["check"].about, argv).suite()
+    given = parse(CheckSettings, typed, COMMANDS["check"].about, argv)
+    settings = given.suite()
     settings.recipe()
     from tlcluster.orchestration.environment import quiet_import, tensorflow_environment
 
@@ -79,7 +86,7 @@ def check(argv: Sequence[str], typed: str) -> int:
     with quiet_import():
         from tlcluster.orchestration.check import run_check
 
-    return run_check(settings)
+    return run_check(settings, given.seconds)
 
 
 def tune(argv: Sequence[str], typed: str) -> int:

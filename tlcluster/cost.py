@@ -24,27 +24,33 @@ def flop(
     rows: Mapping[str, int],
     views: int | None = None,
     features: bool = True,
+    seeds: int = 1,
+    same_views: bool = False,
 ) -> float:
     """Floating-point operations of the base in all epochs of an experiment and its test.
 
     A backward pass takes twice as many as a forward pass. If features are kept, a frozen base, or
-    the frozen part of it, sees each image, or each view of it, once.
+    the frozen part of it, sees each image, or each view of it, once, however many seeds there are.
 
     Args:
         forward: of the base.
         rows: images of each split.
         views: augmented views that a frozen base takes in turn; None for a new one in each epoch.
         features: whether features are kept.
+        seeds: with how many the experiment is trained; the operations are those of all.
+        same_views: whether all seeds show the same augmented views.
     """
     epochs = experiment.epochs
     trained, kept = (forward.trained, forward.kept) if experiment.base_trainable else (0.0, 1.0)
     if not features:
         kept = 0.0
     shown = min(epochs, views or epochs) if experiment.augment else 1
-    again = (1 - kept) * epochs
-    train, valid = kept * shown + again + 2 * trained * epochs, kept + again
-    tested = experiment.test_views * rows["test"]
-    return forward.flop * (train * rows["train"] + valid * rows["valid"] + tested)
+    if experiment.augment and not same_views:
+        shown *= seeds
+    again = (1 - kept) * epochs * seeds
+    train, valid = kept * shown + again + 2 * trained * epochs * seeds, kept + again
+    tested = (kept + (1 - kept) * seeds) * experiment.test_views
+    return forward.flop * (train * rows["train"] + valid * rows["valid"] + tested * rows["test"])
 
 
 def longest_first(

@@ -3,6 +3,7 @@
 A recipe is a TOML file. The built-in profiles are such files in the package:
 
     profile = "quick"              # what the file builds on; default "paper"
+    view_seed = 524                # of the augmented views; default: each seed has its own
     [every]                        # all experiments
     epochs = 20
     [experiments.finetuned]        # changes a known one
@@ -21,7 +22,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -30,6 +31,7 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment, differences
 from tlcluster.paths import expanded
 from tlcluster.records import FEATURES, REPORT
+from tlcluster.seeds import SEED_LIMIT
 
 PROFILES: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted((Path(__file__).parent / "profiles").glob("*.toml"))}
@@ -68,18 +70,33 @@ def profile_name(profile: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "recipe"
 
 
-def load_profile(profile: str) -> tuple[str | None, dict[str, Experiment]]:
-    """The content of a recipe file, if it is one, and the experiments of the profile."""
+class Profile(NamedTuple):
+    """What a profile says."""
+
+    text: str | None
+    """Content of the recipe file; None for a built-in profile."""
+    experiments: dict[str, Experiment]
+    """In the order of the report."""
+    view_seed: int | None = None
+    """Seed of the augmented views; None: each seed of a run has its own."""
+
+
+def load_profile(profile: str) -> Profile:
+    """The content of a profile.
+
+    Raises:
+        UserError: there is no such profile, or its file cannot be used.
+    """
     if is_file(profile):
         text = _read(profile, "--profile", f"a profile: {', '.join(PROFILES)}")
-        return text, _from_table(_parsed(text, profile), profile)
+        return _from_table(_parsed(text, profile), profile)._replace(text=text)
     if profile not in PROFILES:
         raise UserError(
             f"--profile {profile}: no such profile; {nearest(profile, PROFILES)}, or a file whose "
             "name ends in .toml"
         )
     path = PROFILES[profile]
-    return None, _from_table(_parsed(path.read_text(encoding="utf-8"), path.name), path.name)
+    return _from_table(_parsed(path.read_text(encoding="utf-8"), path.name), path.name)
 
 
 def read_toml(path: str, flag: str) -> dict[str, Any]:
@@ -153,8 +170,8 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
         ) from None
 
 
-def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
-    """The experiments of a recipe file, in the order of the report: the known ones, then its own.
+def _from_table(table: Mapping[str, Any], where: str) -> Profile:
+    """What a recipe file says, the known experiments before its own.
 
     Args:
         table: the parsed file.
@@ -163,8 +180,8 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
     Raises:
         UserError: a key or a value is not allowed.
     """
-    check_keys(table, ("profile", "every", "experiments"), f"{where}: ")
-    experiments = dict(EXPERIMENTS)
+    check_keys(table, ("profile", "view_seed", "every", "experiments"), f"{where}: ")
+    _, experiments, view_seed = Profile(None, dict(EXPERIMENTS))
     if "profile" in table:
         base = table["profile"]
         if not isinstance(base, str) or base not in PROFILES:
@@ -172,7 +189,14 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
                 f"{where}: profile = {_literal(base)}: a file builds on a built-in profile; "
                 f"{nearest(str(base)[:100], PROFILES)}"
             )
-        _, experiments = load_profile(base)
+        _, experiments, view_seed = load_profile(base)
+    if "view_seed" in table:
+        view_seed = table["view_seed"]
+        if type(view_seed) is not int or not 0 <= view_seed < SEED_LIMIT:
+            raise UserError(
+                f"{where}: view_seed = {_literal(view_seed)}: give a whole number from 0 to "
+                f"{SEED_LIMIT - 1}"
+            )
     every = table_at(table, "every", f"{where}: ")
     check_keys(every, RECIPE, f"{where}: every.")
     entries = table_at(table, "experiments", f"{where}: ")
@@ -214,7 +238,7 @@ def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Experiment]:
 
     for name in added:
         make(name, ())
-    return {**experiments, **{name: made[name] for name in added}}
+    return Profile(None, {**experiments, **{name: made[name] for name in added}}, view_seed)
 
 
 def _entry(entries: Mapping[str, Any], name: str, where: str) -> tuple[str, dict[str, Any]]:

@@ -26,9 +26,17 @@ class Recipe:
     """Those to train, in the same order."""
     text: str | None
     """Content of the recipe file; None for a built-in profile."""
+    view_seed: int | None = None
+    """Seed of the augmented views; None: each seed of the run has its own."""
 
 
-def resolve(profile: str, changes: Sequence[str], epochs: int | None, chosen: str | None) -> Recipe:
+def resolve(
+    profile: str,
+    changes: Sequence[str],
+    epochs: int | None,
+    chosen: str | None,
+    view_seed: int | None = None,
+) -> Recipe:
     """The experiments that a profile and the flags of a command give.
 
     Args:
@@ -36,11 +44,13 @@ def resolve(profile: str, changes: Sequence[str], epochs: int | None, chosen: st
         changes: `EXPERIMENT.FIELD=VALUE` each; `*` is every experiment. Later ones win.
         epochs: most epochs of every experiment; wins over everything else.
         chosen: names of the experiments to train, separated by commas; None chooses all.
+        view_seed: seed of the augmented views; None takes the profile's.
 
     Raises:
         UserError: a name, key or value is not allowed, or the file cannot be read.
     """
-    text, experiments = load_profile(profile)
+    loaded = load_profile(profile)
+    experiments: Experiments = loaded.experiments
     for change in changes:
         experiments = _set(experiments, change)
     if epochs is not None:
@@ -53,7 +63,8 @@ def resolve(profile: str, changes: Sequence[str], epochs: int | None, chosen: st
         profile=profile_name(profile),
         experiments=tuple(experiments.values()),
         chosen=tuple(one for name, one in experiments.items() if name in names),
-        text=text,
+        text=loaded.text,
+        view_seed=loaded.view_seed if view_seed is None else view_seed,
     )
 
 

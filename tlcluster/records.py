@@ -213,6 +213,15 @@ class RunManifest(Record):
         return self.seeds or (self.seed,)
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """Where the records of each seed of each experiment are, in the order of the report."""
+        return tuple(
+            replicate_folder(name, seed, self.seed)
+            for name in self.experiments
+            for seed in self.all_seeds
+        )
+
+    @property
     def base_weights(self) -> dict[str, WeightsRecord]:
         """Base → its weights, also for runs of version 0.1.0, which knew VGG16 only."""
         return self.weights_by_base or {"vgg16": self.weights}

@@ -5,7 +5,7 @@ import itertools
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
@@ -13,6 +13,7 @@ from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
 from tlcluster.recipe_files import PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
 from tlcluster.records import FEATURES
+from tlcluster.seeds import SEED_LIMIT, first_of, in_words, parse_seeds
 
 EMBEDDED = "embedded"
 
@@ -24,6 +25,7 @@ MAX_SIDE = 1024
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 MOST_WORKERS = 10_000
+MOST_THREADS = 10_000
 MOST_MINUTES = 10_000_000
 """Nineteen years; larger numbers would overflow in the arithmetic of times."""
 
@@ -98,7 +100,7 @@ class TrainingSettings(BaseModel):
         gt=0,
         le=MOST_EPOCHS,
     )
-    seed: int = Field(524, description="seed of all random numbers", ge=0, lt=2**31)
+    seed: int = Field(524, description="seed of all random numbers", ge=0, lt=SEED_LIMIT)
     views: int | None = Field(
         None,
         description="number of augmented views that experiments with a frozen base, or frozen "
@@ -109,9 +111,9 @@ class TrainingSettings(BaseModel):
     view_seed: int | None = Field(
         None,
         description="seed of the augmented views; with --views, a run finds the features of "
-        "another run with the same views [--seed]",
+        "another run with the same views [as the profile says, else each seed has its own]",
         ge=0,
-        lt=2**31,
+        lt=SEED_LIMIT,
     )
     set: tuple[str, ...] = Field(
         (),
@@ -147,11 +149,6 @@ class TrainingSettings(BaseModel):
     )
     workers: str = _workers("experiment")
 
-    @property
-    def seed_of_views(self) -> int:
-        """The seed of the augmented views: the run's seed unless `view_seed` is given."""
-        return self.seed if self.view_seed is None else self.view_seed
-
     @field_validator("run_name")
     @classmethod
     def _safe_run_name(cls, value: str | None) -> str | None:
@@ -184,6 +181,24 @@ class TrainingSettings(BaseModel):
 class CommonSettings(TrainingSettings):
     """The flags that `run`, `run-one` and `check` share."""
 
+    seeds: str = Field(
+        "1",
+        description="train each experiment so often, with the seeds from --seed on, or with the "
+        "seeds of a list, of which the first is the run's",
+        json_schema_extra={"metavar": "N|A,B,…"},
+    )
+    only_seed: int | None = Field(
+        None,
+        description="train only this one of the seeds now; other jobs train the others [all]",
+    )
+    threads: int | None = Field(
+        None,
+        description="threads of one operation on a CPU; the same results to the last bit need the "
+        "same number [--cpus-per-worker if given; else the cores of the largest node, divided "
+        "among the workers of one experiment; a run that continues keeps its number]",
+        gt=0,
+        le=MOST_THREADS,
+    )
     feature_cache: bool = Field(
         True,
         description="compute the features of frozen blocks again each time they are needed; "
@@ -209,6 +224,33 @@ class CommonSettings(TrainingSettings):
         json_schema_extra={"metavar": "MINUTES"},
     )
 
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """All seeds of the run, its first one first."""
+        return parse_seeds(self.seeds, self.seed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_decides(cls, values: dict[str, Any]) -> dict[str, Any]:
+        first = first_of(str(values.get("seeds", "")))
+        return values if first is None else {"seed": first, **values}
+
+    @field_validator("seeds")
+    @classmethod
+    def _sane_seeds(cls, value: str, info: ValidationInfo) -> str:
+        if "seed" in info.data:  # else it is refused for itself
+            parse_seeds(value, info.data["seed"])
+        return value
+
+    @field_validator("only_seed")
+    @classmethod
+    def _one_of_them(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and {"seed", "seeds"} <= info.data.keys():
+            seeds = parse_seeds(info.data["seeds"], info.data["seed"])
+            if value not in seeds:
+                raise ValueError(f"is not among the run's {in_words(seeds)}; see --seeds")
+        return value
+
 
 class RunSettings(CommonSettings):
     """The flags of `run`."""
@@ -218,6 +260,11 @@ class RunSettings(CommonSettings):
     list_experiments: bool = Field(
         False, description="print the names of the experiments, one per line, and start nothing"
     )
+    list_replicates: bool = Field(
+        False,
+        description="print `NAME SEED` for each experiment and each of its seeds, one per line, "
+        "and start nothing",
+    )
 
     def named(self) -> "RunSettings":
         """The same settings with a run name: the given one, or profile and UTC time."""
@@ -226,12 +273,12 @@ class RunSettings(CommonSettings):
         return self.model_copy(update={"run_name": f"{profile_name(self.profile)}-{utc_name()}"})
 
     def recipe(self) -> Recipe:
-        """The experiments with profile, `--set` and `--epochs` applied.
+        """The experiments with profile, `--set`, `--epochs` and `--view-seed` applied.
 
         Raises:
             UserError: a name, key or value is not allowed, or the profile's file cannot be read.
         """
-        return resolve(self.profile, self.set, self.epochs, self.experiments)
+        return resolve(self.profile, self.set, self.epochs, self.experiments, self.view_seed)
 
 
 class OneSettings(CommonSettings):
@@ -259,10 +306,17 @@ class CheckSettings(CommonSettings):
     """The flags of `check`: those that say what a run would do, and where."""
 
     experiments: str | None = _EXPERIMENTS
+    seconds: float = Field(
+        50,
+        description="time for the nodes' answers together; more where Python's packages lie on a "
+        "slow file system",
+        gt=0,
+        le=3600,
+    )
 
     def suite(self) -> RunSettings:
         """The settings of the run to check for."""
-        return RunSettings(**self.model_dump())
+        return RunSettings(**self.model_dump(exclude={"seconds"}))
 
 
 class TuneSettings(TrainingSettings):

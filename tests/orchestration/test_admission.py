@@ -1,5 +1,6 @@
 """How many workers an experiment gets, what they reserve, and how many experiments run at once."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -30,26 +31,26 @@ def cluster(*nodes: tuple[float, float]) -> list[NodeRecord]:
         ([(1, 0)], 4, (1, 1), Admission(1, 0.5, 0, at_once=2, threads=1)),
         ([(2, 0)], 1, (1, 1), Admission(1, 2, 0, at_once=1, threads=2)),
         ([(3, 0)], 4, (1, 1), Admission(1, 0.5, 0, at_once=4, threads=3)),
-        ([(16, 0)], 4, (1, 1), Admission(1, 4, 0, at_once=4, threads=4)),
-        ([(2, 0)], 4, (2, 2), Admission(2, 0.5, 0, at_once=2, threads=2)),
+        ([(16, 0)], 4, (1, 1), Admission(1, 4, 0, at_once=4, threads=16)),
+        ([(2, 0)], 4, (2, 2), Admission(2, 0.5, 0, at_once=2, threads=1)),
         # MIN:MAX takes the most that fit, a core each, and the least where none do.
-        ([(16, 0)], 4, (1, 8), Admission(4, 1, 0, at_once=4, threads=1)),
-        ([(16, 0)], 1, (1, 8), Admission(8, 2, 0, at_once=1, threads=2)),
+        ([(16, 0)], 4, (1, 8), Admission(4, 1, 0, at_once=4, threads=16)),
+        ([(16, 0)], 1, (1, 8), Admission(8, 2, 0, at_once=1, threads=16)),
         ([(2, 0)], 4, (1, 8), Admission(1, 0.5, 0, at_once=4, threads=2)),
-        ([(2, 0)], 4, (3, 8), Admission(3, 0.5, 0, at_once=1, threads=2)),
+        ([(2, 0)], 4, (3, 8), Admission(3, 0.5, 0, at_once=1, threads=1)),
         # A worker's CPUs are of one node.
         ([(8, 0), (8, 0)], 1, (1, 1), Admission(1, 8, 0, at_once=1, threads=8)),
-        ([(3, 0), (5, 0)], 4, (1, 1), Admission(1, 1, 0, at_once=4, threads=1)),
-        ([(0, 0), (4, 0)], 4, (1, 1), Admission(1, 1, 0, at_once=4, threads=1)),
+        ([(3, 0), (5, 0)], 4, (1, 1), Admission(1, 1, 0, at_once=4, threads=5)),
+        ([(0, 0), (4, 0)], 4, (1, 1), Admission(1, 1, 0, at_once=4, threads=4)),
         # GPUs are shared where there are fewer than workers, and never more than one is taken.
-        ([(8, 1)], 4, (1, 1), Admission(1, 2, 0.25, at_once=4, threads=2)),
-        ([(64, 8)], 4, (1, 1), Admission(1, 16, 1, at_once=4, threads=16)),
-        ([(64, 8)], 4, (1, 4), Admission(2, 8, 1, at_once=4, threads=8)),
-        ([(8, 3)], 4, (1, 1), Admission(1, 2, 0.5, at_once=4, threads=2)),
+        ([(8, 1)], 4, (1, 1), Admission(1, 2, 0.25, at_once=4, threads=8)),
+        ([(64, 8)], 4, (1, 1), Admission(1, 16, 1, at_once=4, threads=64)),
+        ([(64, 8)], 4, (1, 4), Admission(2, 8, 1, at_once=4, threads=64)),
+        ([(8, 3)], 4, (1, 1), Admission(1, 2, 0.5, at_once=4, threads=8)),
         ([(2, 8)], 4, (1, 1), Admission(1, 0.5, 1, at_once=4, threads=2)),
         # Nodes without GPUs lend a worker on a GPU nothing.
-        ([(4, 0), (8, 1), (8, 1)], 4, (1, 1), Admission(1, 4, 0.5, at_once=4, threads=4)),
-        ([(56, 0), (8, 4)], 4, (1, 1), Admission(1, 2, 1, at_once=4, threads=2)),
+        ([(4, 0), (8, 1), (8, 1)], 4, (1, 1), Admission(1, 4, 0.5, at_once=4, threads=8)),
+        ([(56, 0), (8, 4)], 4, (1, 1), Admission(1, 2, 1, at_once=4, threads=56)),
     ],
 )
 def test_a_cluster_is_shared_out_so_that_as_many_as_possible_run_at_once(
@@ -67,9 +68,9 @@ def test_a_cluster_is_shared_out_so_that_as_many_as_possible_run_at_once(
         ([(2, 0)], 1.0, None, (1, 1), Admission(1, 1, 0, at_once=2, threads=1)),
         ([(2, 0)], 2.0, None, (1, 1), Admission(1, 2, 0, at_once=1, threads=2)),
         ([(4, 0)], 0.5, None, (1, 8), Admission(2, 0.5, 0, at_once=4, threads=4)),
-        ([(8, 1)], None, 0.5, (1, 1), Admission(1, 2, 0.5, at_once=2, threads=2)),
-        ([(8, 1)], None, 0.0, (1, 1), Admission(1, 2, 0, at_once=4, threads=2)),
-        ([(32, 4)], None, 0.5, (1, 8), Admission(2, 4, 0.5, at_once=4, threads=4)),
+        ([(8, 1)], None, 0.5, (1, 1), Admission(1, 2, 0.5, at_once=2, threads=8)),
+        ([(8, 1)], None, 0.0, (1, 1), Admission(1, 2, 0, at_once=4, threads=8)),
+        ([(32, 4)], None, 0.5, (1, 8), Admission(2, 4, 0.5, at_once=4, threads=32)),
         ([(8, 1)], 4.0, None, (1, 1), Admission(1, 4, 0.5, at_once=2, threads=4)),
     ],
 )
@@ -178,6 +179,28 @@ def test_with_one_worker_each_something_always_runs(
 
 @settings(deadline=None)
 @given(
+    nodes=nodes_of_any_kind,
+    least=st.integers(1, 3),
+    cpus=st.none() | st.floats(0.01, 20),
+    counts=st.tuples(st.integers(1, 4), st.integers(1, 40)),
+)
+def test_threads_do_not_depend_on_how_many_experiments_or_seeds_there_are(
+    nodes: list[tuple[float, float]], least: int, cpus: float | None, counts: tuple[int, int]
+) -> None:
+    """Or the same seed would give other results beside others than alone."""
+    threads = set()
+    for count in counts:
+        with contextlib.suppress(UserError):
+            threads.add(admit(cluster(*nodes), count, (least, least), cpus).threads)
+    assert len(threads) <= 1
+
+
+def test_the_number_of_threads_is_taken_as_given() -> None:
+    assert admit(cluster((2, 0)), 4, (1, 1), threads=7).threads == 7
+
+
+@settings(deadline=None)
+@given(
     cpus=st.integers(2, 256),
     nodes=st.integers(1, 4),
     gpus=st.integers(0, 8),
@@ -236,6 +259,43 @@ def test_each_view_of_a_test_image_is_a_pass() -> None:
     rows = {"train": 100, "valid": 10, "test": 7}
     twice = EXPERIMENTS["frozen"].model_copy(update={"test_views": 2})
     assert flop(twice, Forward(1.0), rows) == 100 + 10 + 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "same_views", "images"),
+    [
+        # Each image once, whatever the number of seeds.
+        ("frozen", None, False, 1000 + 100 + 10),
+        ("augmented", None, True, 55 * 1000 + 100 + 10),
+        ("augmented", 5, True, 5 * 1000 + 100 + 10),
+        # Each seed has views of its own.
+        ("augmented", None, False, 3 * 55 * 1000 + 100 + 10),
+        # Nothing of a base that is trained is shared.
+        ("finetuned", None, True, 3 * (200 * (3 * 1000 + 100) + 10)),
+    ],
+)
+def test_features_that_seeds_share_are_counted_once(
+    name: str, views: int | None, same_views: bool, images: int
+) -> None:
+    found = flop(EXPERIMENTS[name], Forward(0.5e9), ROWS, views, seeds=3, same_views=same_views)
+    assert math.isclose(found, 0.5e9 * images)
+
+
+def test_without_features_every_seed_computes_all() -> None:
+    one, three = (
+        flop(EXPERIMENTS["frozen"], Forward(0.5e9), ROWS, features=False, seeds=seeds)
+        for seeds in (1, 3)
+    )
+    assert three == 3 * one
+
+
+def test_seeds_share_the_frozen_lower_blocks_and_no_others() -> None:
+    upper = EXPERIMENTS["finetuned"].model_copy(update={"epochs": 8})
+    rows = {"train": 100, "valid": 10, "test": 10}
+    forward = Forward(1.0, trained=0.25, kept=0.75)
+    lower = 0.75 * (100 * 8 + 10 + 10)
+    trained = 0.25 * (8 * (3 * 100 + 10) + 10)
+    assert flop(upper, forward, rows, seeds=3, same_views=True) == lower + 3 * trained
 
 
 def test_what_takes_longest_starts_first() -> None:

@@ -13,7 +13,7 @@ from tlcluster.cli import OK, USAGE, parse
 from tlcluster.errors import UserError
 from tlcluster.orchestration import inspection
 from tlcluster.orchestration.check import show
-from tlcluster.orchestration.inspection import collected, labels
+from tlcluster.orchestration.inspection import clocks_of, collected, labels
 from tlcluster.settings import CheckSettings, RunSettings
 
 WELL = {"ray1": [Finding("device", "CPU [all] threads"), Finding("disk", "9 GB free")]}
@@ -56,7 +56,9 @@ def test_nodes_of_one_machine_have_names_of_their_own() -> None:
 def test_check_takes_the_flags_of_a_run_but_for_those_that_start_nothing() -> None:
     line = ("--store", "s3://b/d", "--workers", "2:4", "--experiments", "frozen", "--address", "x")
     run = parse(RunSettings, "run", "", line)
-    assert parse(CheckSettings, "check", "", line).suite() == run
+    given = parse(CheckSettings, "check", "", (*line, "--seconds", "90"))
+    assert given.seconds == 90
+    assert given.suite() == run
     for flag in ("--dry-run", "--list-experiments"):
         with pytest.raises(UserError, match=f"unrecognized arguments: {flag}"):
             parse(CheckSettings, "check", "", [flag])
@@ -84,3 +86,42 @@ def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatc
     found: dict[str, Any] = collected(pending, time.monotonic() + 0.1, counts.append)
     assert (found["a"], found["b"], str(found["c"])) == ("soon", None, "broken")
     assert max(counts) == 2
+
+
+def test_a_slow_clock_is_read_and_a_lost_one_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fake actors: one answers at once, one with every third question, one never."""
+    waits = {"fast": 0, "slow": 2, "lost": 99}
+
+    class FakeRay:
+        exceptions = ray.exceptions
+
+        @staticmethod
+        def wait(
+            references: list["Question"], timeout: float
+        ) -> tuple[list["Question"], list[Any]]:
+            if ready := [one for one in references if one.left == 0]:
+                return ready[:1], []
+            for one in references:
+                one.left -= 1
+            time.sleep(min(timeout, 0.01))
+            return [], references
+
+        @staticmethod
+        def get(reference: "Question", timeout: float) -> float:  # noqa: ARG004
+            return time.time() + reference.ahead
+
+    class Question:
+        def __init__(self, actor: str) -> None:
+            self.left, self.ahead = waits[actor], {"slow": 100.0}.get(actor, 0.0)
+
+    class Actor:
+        def __init__(self, name: str) -> None:
+            self.clock = self
+            self.remote = lambda: Question(name)
+
+    monkeypatch.setattr(inspection, "ray", FakeRay)
+    actors = {rank: Actor(name) for rank, name in enumerate(waits)}
+    found = clocks_of(actors, time.monotonic() + 0.3)
+    assert {rank: bool(one.fault) for rank, one in found.items()} == {0: False, 1: True}

@@ -12,6 +12,7 @@ from tlcluster.dataset.shards import Index, ShardInfo
 from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration import manifest
+from tlcluster.orchestration.admission import Admission
 from tlcluster.orchestration.manifest import (
     continued,
     deciding_settings,
@@ -40,6 +41,7 @@ IMAGENET = WeightsRecord(kind="imagenet", sha256="a" * 64, found="somewhere")
 def planned(
     *,
     workers: int = 1,
+    threads: int = 2,
     index_sha256: str = "b" * 64,
     weights: WeightsRecord = IMAGENET,
     vgg19: WeightsRecord | None = None,
@@ -51,7 +53,7 @@ def planned(
     return new_manifest(
         told,
         command="python jobs/run_all.py",
-        decided=deciding_settings(told, recipe, workers),
+        decided=deciding_settings(told, recipe, Admission(workers, 0.5, 0, 4, threads)),
         recipe=recipe,
         nodes=[NodeRecord(host="here", cpus=2, gpus=0, memory_bytes=1)],
         weights={"vgg16": weights, **({"vgg19": vgg19} if vgg19 else {})},
@@ -82,8 +84,9 @@ def test_the_deciding_settings_are_flat_and_complete() -> None:
         "profile": "quick",
         "seed": 524,
         "views": None,
-        "view_seed": None,
+        "view_seed": 524,
         "scale_batch": False,
+        "threads": 2,
         "frozen.base": "vgg16",
         "frozen.base_trainable": False,
         "frozen.taps": "last",
@@ -137,9 +140,16 @@ def test_a_run_goes_on_where_only_what_does_not_decide_its_results_differs(
     ("before", "now", "differences"),
     [
         ({}, {"seed": 1}, "seed was 524, is 1"),
+        ({"seeds": "2"}, {"seeds": "525,524"}, "seed was 524, is 525"),
+        ({}, {"threads": 4}, "threads was 2, is 4"),
         ({}, {"views": 2}, "views was None, is 2"),
         ({"views": 2}, {}, "views was 2, is None"),
-        ({}, {"view_seed": 3}, "view_seed was None, is 3"),
+        ({}, {"view_seed": 3}, "view_seed was 524, is 3"),
+        (
+            {"profile": "paper"},
+            {"profile": "paper", "view_seed": 524},
+            "view_seed was None, is 524",
+        ),
         ({}, {"index_sha256": "c" * 64}, f"dataset was {'b' * 64}, is {'c' * 64}"),
         (
             {},
@@ -170,8 +180,8 @@ def test_a_run_goes_on_where_only_what_does_not_decide_its_results_differs(
             {"experiments": "frozen"},
             {"experiments": "frozen", "profile": "paper"},
             (
-                "profile was quick, is paper; frozen.epochs was 12, is 55; "
-                "frozen.global_batch was 25, is 128"
+                "profile was quick, is paper; view_seed was 524, is None; "
+                "frozen.epochs was 12, is 55; frozen.global_batch was 25, is 128"
             ),
         ),
     ],
@@ -260,6 +270,31 @@ def test_a_run_of_the_version_before_goes_on_with_the_weights_that_it_had() -> N
     assert resumed(old, planned()).weights_by_base == {"vgg16": IMAGENET}
     with pytest.raises(UserError, match=r"weights of vgg16 was a{64}, is random"):
         resumed(old, planned(weights=WeightsRecord(kind="random", sha256=None, found="")))
+
+
+def test_a_run_may_get_more_seeds_and_keeps_those_that_a_later_command_does_not_name() -> None:
+    one = planned()
+    assert one.seeds == one.all_seeds == (524,)
+    three = resumed(one, planned(seeds="3"))
+    assert three.seeds == (524, 525, 526)
+    assert resumed(three, planned()).seeds == (524, 525, 526)
+    assert resumed(three, planned(seeds="524,7,526")).seeds == (524, 525, 526, 7)
+
+
+def test_a_run_of_the_version_before_goes_on_with_any_number_of_threads_and_its_views() -> None:
+    """It recorded no number, and its views had its seed unless they had one of their own."""
+    before = planned().model_copy(update={"seeds": ()})
+    settings = {**before.settings, "view_seed": None}
+    del settings["threads"]
+    old = before.model_copy(update={"settings": settings})
+    now = resumed(old, planned(threads=8))
+    assert (now.settings["threads"], now.settings["view_seed"], now.seeds) == (8, 524, (524,))
+    assert resumed(old, planned(seeds="2")).seeds == (524, 525)
+    named = old.model_copy(update={"settings": {**settings, "view_seed": 0}})
+    assert resumed(named, planned(view_seed=0)).settings["view_seed"] == 0
+    other = old.model_copy(update={"seed": 7, "settings": {**settings, "seed": 7}})
+    with pytest.raises(UserError, match="view_seed was 7, is 524"):
+        resumed(other, planned(seed=7))
 
 
 def test_a_run_that_goes_on_keeps_its_beginning_and_its_time() -> None:

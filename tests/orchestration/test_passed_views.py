@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
+from tlcluster.orchestration.replicates import Replicate, replicates
 from tlcluster.orchestration.state import Limits, Standing, State
 from tlcluster.records import Status
 from tlcluster.training.feature_key import FeatureKey
@@ -73,9 +74,24 @@ def test_each_view_is_passed_once_and_in_order_even_if_an_attempt_begins_again(
 
 
 def test_only_a_frozen_base_with_augmented_images_has_fresh_views() -> None:
-    users = sharing(EXPERIMENTS.values(), lambda one: KEY if one.name == "augmented" else OTHER)
+    four = replicates(tuple(EXPERIMENTS.values()), [524])
+    users = sharing(four, lambda one: KEY if one.key == "augmented" else OTHER)
     assert users == {KEY: ("augmented",), OTHER: ("regularized",)}
-    assert sharing(EXPERIMENTS.values(), lambda _: KEY) == {KEY: ("augmented", "regularized")}
+    assert sharing(four, lambda _: KEY) == {KEY: ("augmented", "regularized")}
+
+
+def test_a_view_that_seeds_share_stays_until_the_last_of_them_has_passed_it() -> None:
+    two = replicates([EXPERIMENTS["augmented"]], [1, 2])
+
+    def key(one: Replicate) -> FeatureKey:
+        return KEY._replace(seed=one.seed)
+
+    assert sharing(two, key) == {KEY: ("augmented",), KEY._replace(seed=2): ("augmented/seeds/2",)}
+    views = PassedViews(sharing(two, lambda _: KEY))
+    passed, _ = views.passed(state(**{"augmented": "finished", "augmented/seeds/2": "queued"}))
+    assert passed == ()
+    passed, _ = views.passed(state(**{"augmented": "finished", "augmented/seeds/2": 2}))
+    assert passed == (View(KEY, 1),)
 
 
 def test_a_base_whose_lower_blocks_are_frozen_has_fresh_views_unless_images_are_mixed() -> None:
@@ -83,4 +99,5 @@ def test_a_base_whose_lower_blocks_are_frozen_has_fresh_views_unless_images_are_
         EXPERIMENTS["finetuned"].model_copy(update={"trainable_from": "block4", **changes})
         for changes in ({"name": "upper"}, {"name": "mixed", "mixup": 0.2})
     )
-    assert sharing([upper, mixed, EXPERIMENTS["finetuned"]], lambda _: KEY) == {KEY: ("upper",)}
+    three = replicates([upper, mixed, EXPERIMENTS["finetuned"]], [524])
+    assert sharing(three, lambda _: KEY) == {KEY: ("upper",)}

@@ -15,7 +15,7 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.orchestration import plan, ready
 from tlcluster.orchestration.estimate import matrix_product_rate
-from tlcluster.orchestration.plan import count, lower_part_line, show_plan
+from tlcluster.orchestration.plan import count, lower_part_line, shared_lines, show_plan
 from tlcluster.orchestration.ready import made_ready
 from tlcluster.records import NodeRecord
 from tlcluster.settings import RunSettings
@@ -126,6 +126,35 @@ def test_the_plan_shows_the_experiments_of_a_recipe_file(planned: Planned, tmp_p
     words = " ".join(re.sub(r"[│\n]", " ", row[: row.index("└")]).split())
     assert words.startswith("decayed 269,834 images augmented, batch normalisation, dropout")
     assert "weight decay 0.0001" in words
+
+
+def test_the_plan_of_several_seeds_has_the_work_of_all_and_counts_shared_features_once(
+    planned: Planned,
+) -> None:
+    def times(text: str) -> list[str]:
+        rows = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+        return [row[-2].strip() for row in rows if row[1].strip()]
+
+    text = planned((2, 0), seeds="524,7,9")
+    lines = text.splitlines()
+    assert lines[0] == "run        first, profile quick, seeds 524, 7, 9"
+    assert lines[5] == "at once    4 of 12, each with 1 worker of 0.5 CPUs and 0 GPUs"
+    # Further seeds compute nothing of a frozen base, whose views `quick` shares.
+    assert times(planned((2, 0))) == ["16 s", "1:13", "1:13", "2:11"]
+    assert times(text) == ["16 s", "1:13", "1:13", "6:32"]
+    assert "Features of plain images do not depend on the seed: they are counted once." in lines
+    assert "All seeds show the augmented views of seed 524: counted once, too." in lines
+    assert any(line.startswith("All epochs of all experiments and seeds take") for line in lines)
+    assert "profile quick, seed 7\n" in planned((2, 0), seeds="524,7,9", only_seed=7)
+
+
+def test_the_plan_says_which_features_seeds_share() -> None:
+    def said(*names: str) -> list[str]:
+        return [line[:22] for line in shared_lines([EXPERIMENTS[name] for name in names], None)]
+
+    assert said("frozen") == ["Features of plain imag"]
+    assert said("frozen", "augmented") == ["Features of plain imag", "Each seed has augmente"]
+    assert said("finetuned") == []
 
 
 def test_the_plan_shows_no_control_character(planned: Planned) -> None:

@@ -11,6 +11,7 @@ from tlcluster.orchestration.display import (
     Row,
     coarse,
     duration,
+    fitting,
     line,
     percent,
     seconds_left,
@@ -150,6 +151,22 @@ def test_the_table_shows_why_an_experiment_ended_with_its_numbers_as_they_were()
 )
 def test_without_a_terminal_an_experiment_is_one_line(name: str, row: Row, said: str) -> None:
     assert line(name, row) == said
+
+
+def test_of_more_replicates_than_fit_those_that_run_are_shown() -> None:
+    rows = {
+        **{f"done/seeds/{n}": Row("Model 1", "finished") for n in range(3)},
+        "wrong": Row("Model 2", "failed", note="a worker died"),
+        "now": Row("Model 3", "running"),
+        **{f"later/seeds/{n}": Row("Model 1", "queued") for n in range(3)},
+    }
+    assert list(fitting(rows, 4)) == ["wrong", "now", "later/seeds/0"]
+    assert fitting(rows, 8) == fitting(rows, None) == rows
+    console = Console(file=io.StringIO(), record=True, width=120)
+    console.print(table("first", rows, now=0.0, most=4))
+    assert "and 3 finished, 2 queued" in console.export_text()
+    ended = {name: Row("Model 1", "finished") for name in rows}
+    assert fitting(ended, 4) == ended
 
 
 def at(epoch: int, step: int, phase: Phase = Phase.TRAINING) -> Row:

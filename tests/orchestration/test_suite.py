@@ -16,6 +16,7 @@ from tlcluster.experiments import EXPERIMENTS
 from tlcluster.orchestration import suite
 from tlcluster.orchestration.board import Since
 from tlcluster.orchestration.manifest import read_manifest, write_manifest
+from tlcluster.orchestration.replicates import replicates
 from tlcluster.orchestration.suite import (
     MANIFEST_LOCK,
     Conclusion,
@@ -30,7 +31,7 @@ from tlcluster.records import RESULT, ExperimentResult, RunStatus, Status
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
-FROZEN, AUGMENTED = EXPERIMENTS["frozen"], EXPERIMENTS["augmented"]
+FROZEN, AUGMENTED = replicates([EXPERIMENTS["frozen"], EXPERIMENTS["augmented"]], [524])
 
 
 @pytest.fixture
@@ -128,6 +129,18 @@ def test_an_experiment_of_a_run_is_one_driver_s_at_a_time(run: Store) -> None:
     assert not Path(run.url, "frozen").exists()
 
 
+def test_each_seed_of_an_experiment_may_have_a_driver_of_its_own(run: Store) -> None:
+    first, second = replicates([EXPERIMENTS["frozen"]], [7, 8])
+    with (
+        claimed(run, [first]),
+        claimed(run, [second]),
+        pytest.raises(UserError, match="is training frozen/seeds/8 in this run"),
+        claimed(run, [second]),
+    ):
+        pass
+    assert not Path(run.url, "frozen").exists()
+
+
 def test_in_s3_there_are_no_locks(s3_url: str) -> None:
     run = open_store(s3_url)
     with claimed(run, [FROZEN]), claimed(run, [FROZEN]), held(run, MANIFEST_LOCK, wait=True):
@@ -167,6 +180,30 @@ def test_a_run_is_finished_when_every_experiment_is(
     assert set(manifest.results_sha256) == {
         name for name, one in statuses.items() if one != "running"
     }
+
+
+@pytest.mark.parametrize(
+    ("second", "status"),
+    [("finished", "finished"), ("failed", "failed"), ("interrupted", "interrupted")],
+)
+def test_a_run_is_finished_when_every_seed_is(
+    run: Store, second: Status, status: RunStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlcluster.report.write.write_report", lambda _: "report/index.html")
+    begun = some_manifest(
+        status="running", experiments=("frozen",), finished=None, seeds=(524, 525)
+    )
+    write_manifest(run, begun)
+    ended(run, frozen="finished")
+    conclude(run, begun, seconds=5.0)
+    # Another driver trains the other seed, or will.
+    assert (read_manifest(run) or begun).status == "running"
+    ended(run, **{"frozen/seeds/525": second})
+    conclude(run, begun, seconds=5.0)
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert manifest.status == status
+    assert set(manifest.results_sha256) == {"frozen", "frozen/seeds/525"}
 
 
 def test_what_another_driver_added_to_the_run_stays_in_it(run: Store) -> None:

@@ -19,13 +19,13 @@ WELL = Answers(
 
 
 def faults(answers: Answers, *, connects: bool = True) -> dict[str, str]:
-    found = node_findings(answers, DRIVER, NAMES, connects=connects)
+    found = node_findings(answers, DRIVER, NAMES, 50, connects=connects)
     return {one.check: one.fault for one in found if one.fault}
 
 
 def test_a_node_that_answers_well_has_no_fault() -> None:
     assert faults(WELL) == {}
-    found = node_findings(WELL, DRIVER, NAMES, connects=True)
+    found = node_findings(WELL, DRIVER, NAMES, 50, connects=True)
     assert [one.check for one in found] == ["versions", "clock", *AT_ONCE, "network"]
 
 
@@ -33,22 +33,23 @@ def test_an_answer_that_does_not_come_is_a_fault_with_what_to_do() -> None:
     silent = WELL._replace(clock=None, checks={}, links=None)
     checks = ("clock", *AT_ONCE, "network")
     assert faults(silent) == {
-        check: f"{check}: no answer in time; {WAY_OUT[check]}" for check in checks
+        check: f"{check}: no answer in 50 s; {WAY_OUT[check]}, or give it more --seconds"
+        for check in checks
     }
 
 
 def test_a_check_that_breaks_is_a_fault_with_its_reason() -> None:
-    assert judged("disk", ray.exceptions.RayError("ValueError: no disk")).fault == (
+    assert judged("disk", ray.exceptions.RayError("ValueError: no disk"), 50).fault == (
         f"disk: ValueError: no disk; {WAY_OUT['disk']}"
     )
 
 
 def test_a_node_on_which_no_worker_starts_is_one_fault() -> None:
-    (found,) = node_findings(Answers(None), DRIVER, NAMES, connects=True)
-    assert found == absent(None)
+    (found,) = node_findings(Answers(None), DRIVER, NAMES, 50, connects=True)
+    assert found == absent(None, 50)
     assert found.fault == (
         "no worker started within 30 s; see with `ray status` that nothing else holds the node's "
-        "CPUs and GPUs, and that the node is not overloaded"
+        "CPUs and GPUs, and that the node is not overloaded, or give it more --seconds"
     )
     died = ray.exceptions.RayError("ModuleNotFoundError: No module named 'tlcluster'")
     assert faults(Answers(died)) == {

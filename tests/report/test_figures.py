@@ -243,3 +243,19 @@ def test_names_cannot_break_a_figure() -> None:
 )  # fmt: skip
 def test_times_are_shown_in_a_unit_that_fits(seconds: float, unit: tuple[str, float]) -> None:
     assert formats.time_unit(seconds) == unit
+
+
+def test_other_seeds_are_thin_lines_behind_the_first_ones(drawn: dict[str, Figure]) -> None:
+    of_others = [
+        one._replace(others=(tuple(fake_run.epoch_records(one.name, seed=1)),)) for one in LINES
+    ]
+    figure = curves.validation_curves(of_others, "accuracy")
+    assert "Thin lines are other seeds." in figure.alt
+    assert "Thin lines" not in drawn["validation_accuracy"].alt
+    thin = [
+        element
+        for element in parsed(figure.svg).iter(f"{SVG}path")
+        if "stroke-width: 0.6" in element.get("style", "")
+    ]
+    assert len(thin) == len(LINES)
+    assert all("stroke-opacity: 0.55" in element.get("style", "") for element in thin)

@@ -36,6 +36,7 @@ def write_many(store: Store) -> None:
 
 RUNS: dict[str, Callable[[Store], None]] = {
     "whole": lambda store: fake_run.write_run(store, fake_run.manifest()),
+    "seeds": lambda store: fake_run.write_seeds_run(store, 400, ("augmented", "finetuned")),
     "mixed": fake_run.write_mixed_run,
     "hostile": fake_run.write_hostile_run,
     "many": write_many,
@@ -390,7 +391,20 @@ def test_an_experiment_without_title_and_summary_is_named_once(tmp_path: Path) -
         ("mixed", "not tested; 34.4 % validation accuracy after epoch 1"),
         ("mixed", "One experiment has been tested, frozen, Model 1: it classifies 48.9 % of 9,000"),
         ("whole", "The best experiment is finetuned, Model 4: it classifies 75.3 % of 9,000 test"),
-        ("whole", "the original study reports 75.28 %."),
+        (
+            "whole",
+            "the original study reports 75.28 %. Every experiment was trained with one seed.",
+        ),
+        ("whole", "they cannot say whether another seed would give the same order."),
+        ("whole", "finetuned cannot be judged: one seed does not show how much trainings vary."),
+        ("seeds", "Intervals and tests cover the choice of the test images and of the seeds."),
+        ("seeds", "finetuned, Model 4: over 4 seeds it classifies"),
+        ("seeds", "seeds 524, 1, 2, 3, 4"),
+        ("seeds", "8 of 10 trainings finished"),
+        (
+            "seeds",
+            "where one more training of ours would be with 95 % on 90,000 other test images.",
+        ),
     ],
 )
 def test_the_page_says_how_far_the_run_got(run: str, said: str, pages: dict[str, Path]) -> None:
@@ -413,6 +427,35 @@ def test_every_table_has_a_caption_and_every_heading_of_a_column_its_scope(
             spans = [re.search(r'colspan="(\d+)"', cell) for cell in cells]
             widths.add(sum(int(span[1]) if span else 1 for span in spans))
         assert len(widths) == 1
+
+
+def test_of_several_seeds_the_table_has_mean_spread_and_interval_and_each_seed_its_row(
+    pages: dict[str, Path],
+) -> None:
+    text = pages["seeds"].read_text()
+    run = read_run(DirectoryStore(pages["seeds"].parent.parent))
+    results, every, *_ = (
+        [
+            [Reader(cell).text.strip() for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)]
+            for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
+        ]
+        for table in re.findall(r"<table>.*?</table>", text, re.DOTALL)
+    )
+    for experiment, row in zip(run.experiments, results[2:], strict=True):
+        of = experiment.accuracy
+        assert of is not None
+        assert of.spread is not None
+        assert row[1:4] == [
+            "4",
+            f"{100 * of.mean:.1f} ± {100 * of.spread:.1f}",
+            f"{100 * of.interval.low:.1f}–{100 * of.interval.high:.1f}",
+        ]
+        assert row[-1] in ("4 finished, 1 failed", "4 finished, 1 damaged")
+    assert [row[1] for row in every[1:]] == [str(seed) for seed in fake_run.SEVERAL] * 2
+    reasons = {row[-1]: row[2] for row in every[1:] if row[-1] in ("failed", "damaged")}
+    assert reasons["failed"] == fake_run.OUT_OF_MEMORY
+    assert reasons["damaged"].startswith("finetuned/seeds/2/predictions.npz: damaged record")
+    assert "Student’s t over images and seeds" in Reader(text).text
 
 
 # In a browser

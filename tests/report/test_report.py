@@ -5,8 +5,10 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import fake_run
+import jsonschema
 import numpy as np
 import pytest
 
@@ -15,69 +17,89 @@ from tlcluster.cli import command
 from tlcluster.errors import StoreUnavailable
 from tlcluster.records import EpochRecord, ExperimentResult
 from tlcluster.report.runs import read_run
+from tlcluster.report.schema import SCHEMA, schema_text
 from tlcluster.report.tables import results_json, summary_csv
-from tlcluster.report.write import write_report
+from tlcluster.report.write import tables, write_report
 from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
 
-def write_tiny_run(store: Store) -> None:
+def write_tiny_run(store: Store, **changes: Any) -> None:
     """Eight images of two classes; two experiments finished, one failed, one never began."""
     manifest = fake_run.manifest(
-        name="tiny",
-        status="failed",
-        profile="quick",
-        started="2026-01-02T03:04:05Z",
-        finished="2026-01-02T03:05:05Z",
-        wall_seconds=60.0,
-        versions={"python": "3.11.9", "tlcluster": "1.0.0"},
-        hardware=[
-            {"host": "a", "cpus": 2, "gpus": 0, "memory_bytes": 2**33, "processor": "Turnip"}
-        ],
-        git_commit=None,
-        weights={"kind": "imagenet", "sha256": "806a", "found": "in the cache"},
-        dataset={
-            "name": "cinic-10",
-            "index_sha256": "b19c",
-            "classes": ["cat", "dog"],
-            "splits": {"train": 4, "valid": 4, "test": 8},
-            "store": "shards",
-        },
+        **{
+            "name": "tiny",
+            "status": "failed",
+            "profile": "quick",
+            "started": "2026-01-02T03:04:05Z",
+            "finished": "2026-01-02T03:05:05Z",
+            "wall_seconds": 60.0,
+            "versions": {"python": "3.11.9", "tlcluster": "1.0.0"},
+            "hardware": [
+                {"host": "a", "cpus": 2, "gpus": 0, "memory_bytes": 2**33, "processor": "Turnip"}
+            ],
+            "git_commit": None,
+            "weights": {"kind": "imagenet", "sha256": "806a", "found": "in the cache"},
+            "dataset": {
+                "name": "cinic-10",
+                "index_sha256": "b19c",
+                "classes": ["cat", "dog"],
+                "splits": {"train": 4, "valid": 4, "test": 8},
+                "store": "shards",
+            },
+            **changes,
+        }
     )
     store.put("manifest.json", manifest.model_dump_json().encode())
     for name, wrong in (("frozen", [0, 4, 5]), ("augmented", [0])):
-        fake_run.write_config(store, name)
-        fake_run.write_epochs(store, name, [tiny_epoch(1, 0.5), tiny_epoch(2, math.nan)])
-        fake_run.write_result(
-            store,
-            name,
-            ExperimentResult(
-                status="finished",
-                workers=({"rank": 0, "host": "a", "device": "CPU, 1 thread"},),
-                attempts=1,
-                epochs_run=2,
-                best_epoch=1,
-                stopped_early=True,
-                wall_seconds=12.5,
-                startup_seconds=7.25,
-                images_per_second=64.0,
-            ),
-        )
-        label = np.repeat([0, 1], 4)
-        probabilities = np.full((8, 2), 0.25, np.float32)
-        probabilities[np.arange(8), label] = 0.75
-        probabilities[wrong] = probabilities[wrong, ::-1]
-        source = np.array(["cifar-10-1.png"] * 4 + ["n01234567_1.png"] * 4)
-        buffer = io.BytesIO()
-        np.savez(buffer, source=source, label=label, probabilities=probabilities)
-        store.put(f"{name}/predictions.npz", buffer.getvalue())
+        write_tiny_training(store, name, wrong)
     fake_run.write_epochs(store, "regularized", [tiny_epoch(1, 0.5)])
     fake_run.write_result(
         store,
         "regularized",
         ExperimentResult(status="failed", error="=cmd|'/C calc'!A0, \"out of memory\"", attempts=3),
     )
+
+
+def write_tiny_training(store: Store, folder: str, wrong: list[int], seed: int = 524) -> None:
+    fake_run.write_config(store, folder, seed=seed)
+    fake_run.write_epochs(store, folder, [tiny_epoch(1, 0.5), tiny_epoch(2, math.nan)])
+    fake_run.write_result(
+        store,
+        folder,
+        ExperimentResult(
+            status="finished",
+            workers=({"rank": 0, "host": "a", "device": "CPU, 1 thread"},),
+            attempts=1,
+            epochs_run=2,
+            best_epoch=1,
+            stopped_early=True,
+            wall_seconds=12.5,
+            startup_seconds=7.25,
+            images_per_second=64.0,
+        ),
+    )
+    label = np.repeat([0, 1], 4)
+    probabilities = np.full((8, 2), 0.25, np.float32)
+    probabilities[np.arange(8), label] = 0.75
+    probabilities[wrong] = probabilities[wrong, ::-1]
+    source = np.array(["cifar-10-1.png"] * 4 + ["n01234567_1.png"] * 4)
+    buffer = io.BytesIO()
+    np.savez(buffer, source=source, label=label, probabilities=probabilities)
+    store.put(f"{folder}/predictions.npz", buffer.getvalue())
+
+
+def write_tiny_seeds_run(store: Store) -> None:
+    """The tiny run with three seeds: one of `augmented` failed, the last of `frozen` is damaged."""
+    write_tiny_run(store, seeds=(524, 1, 2))
+    write_tiny_training(store, "frozen/seeds/1", [0, 3, 5, 6], seed=1)
+    write_tiny_training(store, "frozen/seeds/2", [0], seed=2)
+    store.put("frozen/seeds/2/predictions.npz", b"torn")
+    write_tiny_training(store, "augmented/seeds/1", [], seed=1)
+    fake_run.write_config(store, "augmented/seeds/2", seed=2)
+    failed = ExperimentResult(status="failed", error="out of memory", attempts=3)
+    fake_run.write_result(store, "augmented/seeds/2", failed)
 
 
 def tiny_epoch(epoch: int, loss: float) -> EpochRecord:
@@ -97,6 +119,7 @@ def tiny_epoch(epoch: int, loss: float) -> EpochRecord:
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_CSV = (GOLDEN / "summary.csv").read_text()
 TINY_JSON = (GOLDEN / "results.json").read_text()
+OF_SEEDS = {path.name: path.read_text() for path in (GOLDEN / "seeds").iterdir()}
 
 
 @pytest.fixture
@@ -112,6 +135,62 @@ def test_the_summary_of_a_tiny_run_is_this(tiny: DirectoryStore) -> None:
 
 def test_the_results_of_a_tiny_run_are_these(tiny: DirectoryStore) -> None:
     assert results_json(read_run(tiny)) == TINY_JSON
+
+
+def test_the_tables_of_a_tiny_run_with_several_seeds_are_these(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    write_tiny_seeds_run(store)
+    assert tables(read_run(store)) == OF_SEEDS
+
+
+SCHEMA_TEXT = schema_text()
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA_TEXT))
+
+
+@pytest.mark.parametrize("folder", ["docs", "tlcluster/report"])
+def test_the_published_schema_is_the_one_of_the_models(folder: str) -> None:
+    """After a change: python -m tlcluster.report.schema > docs/results.schema.json, and copy it."""
+    assert (GOLDEN.parents[1] / folder / SCHEMA).read_text() == SCHEMA_TEXT
+
+
+@pytest.mark.parametrize("golden", ["results.json", "seeds/results.json"])
+def test_a_golden_has_what_the_schema_says_and_nothing_else(golden: str) -> None:
+    content = json.loads((GOLDEN / golden).read_text())
+    assert list(VALIDATOR.iter_errors(content)) == []
+    strict = jsonschema.Draft202012Validator(closed(json.loads(SCHEMA_TEXT)))
+    assert list(strict.iter_errors(content)) == []
+
+
+def closed(value: Any) -> Any:
+    """A schema whose objects have no fields but the named ones."""
+    if isinstance(value, dict):
+        more = {"additionalProperties": False} if "properties" in value else {}
+        return {key: closed(inner) for key, inner in value.items()} | more
+    return [closed(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("version",), 2),
+        (("experiments", 0, "test", "accuracy"), "0.5"),
+        (("experiments", 0, "replicates", 0, "status"), "great"),
+        (("experiments", 0, "across_seeds", "accuracy", "ci95"), [0.1]),
+        (("comparisons_across_seeds", 0, "p_adjusted"), None),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(path: tuple[Any, ...], wrong: object) -> None:
+    content = json.loads(TINY_JSON)
+    *outer, last = path
+    holder = content
+    for step in outer:
+        holder = holder[step]
+    holder[last] = wrong
+    assert list(VALIDATOR.iter_errors(content)) != []
+    del holder[last]
+    assert list(VALIDATOR.iter_errors(content)) != []
+    # A later version may add fields.
+    assert list(VALIDATOR.iter_errors({**json.loads(TINY_JSON), "new": 1})) == []
 
 
 def test_everything_a_run_leaves_is_written_and_the_page_comes_last(tiny: DirectoryStore) -> None:

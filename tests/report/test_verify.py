@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from tlcluster.records import MANIFEST, PREDICTIONS, RESULT, WEIGHTS
 from tlcluster.report import verify as verifying
 from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.figures.draw import draw_figures
+from tlcluster.report.page import render_page
 from tlcluster.report.runs import read_run
 from tlcluster.report.verify import Claim, SplitImages, verify
-from tlcluster.report.write import write_report
+from tlcluster.report.write import tables, write_report
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
@@ -196,3 +198,74 @@ def test_a_file_without_a_hash_is_said_to_be_unchecked(run: Store) -> None:
     assert verdicts[f"frozen/{PREDICTIONS} is what the run wrote"] == "not checked"
     assert verdicts[f"frozen/{RESULT} is what the run wrote"] == "FAILS"
     assert verdicts[f"augmented/{PREDICTIONS} is what the run wrote"] == "holds"
+
+
+# Several seeds
+
+
+@pytest.fixture
+def of_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A finished run of two seeds, with all hashes, and a report without figures."""
+    names = (
+        "per_class_precision", "per_class_recall", "per_class_f1", "confusion_frozen",
+        "architecture_frozen",
+    )  # fmt: skip
+    figures = {name: Figure(name, "", b"", b"", "") for name in names}
+    monkeypatch.setattr(verifying, "draw_figures", lambda _: figures)
+    store = open_store(str(tmp_path / "seeds"), create=True)
+    dataset = {**fake_run.manifest().dataset.model_dump(), "splits": dict.fromkeys(SPLITS, 60)}
+    manifest = fake_run.manifest(experiments=("frozen",), seeds=(524, 7), dataset=dataset)
+    fake_run.write_run(store, manifest)
+    digests = {}
+    for folder in ("frozen", "frozen/seeds/7"):
+        store.put(f"{folder}/{WEIGHTS}", folder.encode())
+        of_files = {file: sha256(store.get(f"{folder}/{file}")) for file in (WEIGHTS, PREDICTIONS)}
+        fake_run.write_result(store, folder, fake_run.experiment_result("frozen", sha256=of_files))
+        digests[folder] = sha256(store.get(f"{folder}/{RESULT}"))
+    manifest = manifest.model_copy(update={"results_sha256": digests})
+    store.put(MANIFEST, manifest.model_dump_json().encode())
+    read = read_run(store)
+    for name, content in tables(read).items():
+        store.put(f"report/{name}", content.encode())
+    page = render_page(read, figures)
+    store.put("report/index.html", page.encode())
+    for figure in figures.values():
+        store.put(f"report/{figure.name}.svg", figure.svg)
+    return store
+
+
+def test_what_every_seed_left_is_checked(of_seeds: Store) -> None:
+    claims = {one.claim: one.verdict for one in verify(of_seeds, split_of(of_seeds))}
+    assert set(claims.values()) == {"holds"}
+    for file in (RESULT, PREDICTIONS, WEIGHTS):
+        assert f"frozen/seeds/7/{file} is what the run wrote" in claims
+
+
+def test_another_seeds_predictions_that_were_changed_are_found(of_seeds: Store) -> None:
+    key = f"frozen/seeds/7/{PREDICTIONS}"
+    of_seeds.put(key, fake_run.predictions("frozen", 60, seed=8))
+    found = failed(of_seeds, split_of(of_seeds))
+    assert f"{key} is what the run wrote" in found
+    numbers = found["report/results.json has the numbers of the records"]
+    assert any(".across_seeds.accuracy.mean: " in line for line in numbers) or len(numbers) > 5
+    assert "report/seeds.csv has the numbers of the records" in found
+
+
+def test_another_seed_that_is_damaged_fails_its_own_claims(of_seeds: Store) -> None:
+    of_seeds.put(f"frozen/seeds/7/{RESULT}", b"{")
+    of_seeds.put(f"frozen/seeds/7/{PREDICTIONS}", b"torn")
+    found = failed(of_seeds, split_of(of_seeds))
+    assert f"frozen/seeds/7/{RESULT} is what the run wrote" in found
+    assert found["the predictions are for the test images of the data set"] == (
+        f"frozen/seeds/7/{PREDICTIONS}: damaged",
+    )
+
+
+def test_a_mean_that_was_changed_is_found_with_its_place(of_seeds: Store) -> None:
+    text = of_seeds.get("report/results.json").decode()
+    (mean,) = re.findall(r'"across_seeds":.*?"accuracy": \{\s*"mean": ([\d.]+)', text, re.DOTALL)
+    replace(of_seeds, "report/results.json", f'"mean": {mean}', '"mean": 0.99')
+    (said,) = failed(of_seeds).values()
+    assert said == (
+        f"experiments[frozen].across_seeds.accuracy.mean: 0.99, the records say {mean}",
+    )

@@ -59,7 +59,9 @@ def jobs(name: str, few: Store, folder: Path, workers: int, **recipe: object) ->
     fields = {**EXPERIMENTS["finetuned"].model_dump(), **RECIPE, **recipe}
     task = Task(
         experiment=Experiment(**fields),
+        folder="finetuned",
         seed=5,
+        base_seed=5,
         store=few.url,
         index_sha256=read_index(few)[1],
         run=str(folder / name),

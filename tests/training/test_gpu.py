@@ -80,7 +80,9 @@ def train(
         folder = tmp_path / f"{name}-{gpus}-{workers}-{time.monotonic_ns()}"
         task = Task(
             experiment=Experiment(**fields),
+            folder=name,
             seed=5,
+            base_seed=5,
             store=sample_store.url,
             index_sha256=read_index(sample_store)[1],
             run=str(folder),

@@ -82,6 +82,30 @@ def built(name: str, weights: bytes | None = None, seed: int = 524, **changes: o
     )
 
 
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [variable.numpy() for variable in model.weights]
+
+
+def test_seeds_of_a_run_share_a_random_base_and_have_heads_of_their_own() -> None:
+    def both(seed: int, base_seed: int | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        models = build_models(
+            EXPERIMENTS["frozen"],
+            image_shape=SHAPE,
+            classes=10,
+            seed=seed,
+            base_seed=base_seed,
+            imagenet_weights=None,
+        )
+        return values(models.base), values(models.head)
+
+    (base, head), (same_base, same_head) = both(1, None), both(1, 1)
+    shared, other = both(2, 1)
+    assert all(map(np.array_equal, base, same_base))
+    assert all(map(np.array_equal, head, same_head))
+    assert all(map(np.array_equal, base, shared))
+    assert not np.array_equal(head[0], other[0])
+
+
 def logits_of(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
     inputs = tf.constant(inputs, tf.float32)
     return model([inputs, no_keys(inputs)], training=False).numpy()

@@ -49,6 +49,9 @@ from tlcluster.training.task import Task
 
 pytestmark = pytest.mark.cluster
 
+DRILL = pytest.mark.drill
+"""A training takes long to start. What a drill shows, the others show of another experiment."""
+
 BATCH = 7
 """130 images are 18 batches of 7 and one of 4: no worker count divides them, and an epoch takes
 three calls of `STEPS_PER_CALL` steps."""
@@ -127,6 +130,8 @@ class Plan(NamedTuple):
     """Fields of Task that are not the usual ones."""
     environment: Mapping[str, str] = MappingProxyType({})
     """Variables of each worker."""
+    drill: bool = False
+    """Whether only drills look at it."""
 
 
 MIDDLE = (2, STEPS_PER_CALL)
@@ -142,24 +147,23 @@ PLANS: dict[str, Plan] = {
     "regularized": Plan("regularized"),
     "frozen": Plan("frozen"),
     "finetuned": Plan("finetuned"),
-    "regularized, again": Plan("regularized", features="features of its own"),
     "regularized, no features": Plan("regularized", features=None),
     "frozen, no features": Plan("frozen", features=None),
     "regularized, two workers": Plan("regularized", 2, features="features of both"),
     "regularized, two workers, no features": Plan("regularized", 2, features=None),
     "finetuned, two workers": Plan("finetuned", 2, environment=PROXY),
     "regularized, stopped": Plan("regularized", stop_at=MIDDLE),
-    "finetuned, stopped": Plan("finetuned", stop_at=MIDDLE),
+    "finetuned, stopped": Plan("finetuned", stop_at=MIDDLE, drill=True),
     "regularized, gone on": Plan(
         "regularized", folder="regularized, stopped", after="regularized, stopped"
     ),
     "finetuned, gone on": Plan(
-        "finetuned", folder="finetuned, stopped", after="finetuned, stopped"
+        "finetuned", folder="finetuned, stopped", after="finetuned, stopped", drill=True
     ),
     "regularized, killed": Plan(
         "regularized", die_at=(2, 2 * STEPS_PER_CALL, "training"), task={"checkpoint_seconds": 0.0}
     ),
-    "decay": Plan("regularized", recipe={"weight_decay": 0.1}),
+    "decay": Plan("regularized", recipe={"weight_decay": 0.1}, drill=True),
     "head": Plan("regularized", recipe=HEAD_FIELDS),
     "head, two workers, no features": Plan("regularized", 2, features=None, recipe=HEAD_FIELDS),
     "head, stopped": Plan("regularized", stop_at=MIDDLE, recipe=HEAD_FIELDS),
@@ -167,7 +171,7 @@ PLANS: dict[str, Plan] = {
         "regularized", folder="head, stopped", after="head, stopped", recipe=HEAD_FIELDS
     ),
     "base": Plan("finetuned", recipe=BASE_FIELDS),
-    "base, two workers": Plan("finetuned", 2, recipe=BASE_FIELDS),
+    "base, two workers": Plan("finetuned", 2, recipe=BASE_FIELDS, drill=True),
     "upper": Plan("finetuned", features=UPPER_FEATURES, recipe=UPPER_FIELDS),
     "upper, no features": Plan("finetuned", features=None, recipe=UPPER_FIELDS),
     "upper, two workers": Plan("finetuned", 2, features=UPPER_FEATURES, recipe=UPPER_FIELDS),
@@ -175,13 +179,16 @@ PLANS: dict[str, Plan] = {
     "regularized, after the kill": Plan(
         "regularized", folder="regularized, killed", after="regularized, killed"
     ),
-    "stopped before validation": Plan("regularized", stop_at=(2, 2 * STEPS_PER_CALL)),
+    "stopped before validation": Plan("regularized", stop_at=(2, 2 * STEPS_PER_CALL), drill=True),
     "epochs of one step, stopped": Plan(
         "frozen", stop_at=(2, 1), recipe={"global_batch": 130, "epochs": 6}
     ),
     "killed before the test": Plan("regularized", die_at=(3, 0, "testing")),
     "validated": Plan(
-        "regularized", folder="stopped before validation", after="stopped before validation"
+        "regularized",
+        folder="stopped before validation",
+        after="stopped before validation",
+        drill=True,
     ),
     "tested": Plan("regularized", folder="killed before the test", after="killed before the test"),
     "one view": Plan("regularized", features="one view", recipe={"epochs": 3}, task={"views": 1}),
@@ -196,8 +203,8 @@ PLANS: dict[str, Plan] = {
     "one worker, gone on": Plan(
         "regularized", folder="two workers, stopped", after="two workers, stopped"
     ),
-    "few images": Plan("regularized", features=None, store="few"),
-    "few images, two workers": Plan("regularized", 2, features=None, store="few"),
+    "few images": Plan("regularized", features=None, store="few", drill=True),
+    "few images, two workers": Plan("regularized", 2, features=None, store="few", drill=True),
     # Of three images, two a step, the last step has none for the second worker.
     "two a step": Plan("frozen", features=None, store="few", recipe={"global_batch": 2}),
     "two a step, two workers": Plan(
@@ -205,8 +212,10 @@ PLANS: dict[str, Plan] = {
     ),
     "scaled": Plan("regularized", 2, task={"scale_batch": True}),
     "flaky": Plan("regularized", features="features of the flaky", outage={"every": 3}),
-    "flaky, no features": Plan("regularized", features=None, outage={"every": 3}),
-    "away at the start": Plan("frozen", outage={"operation": "get", "after": 0}, task=SOON),
+    "flaky, no features": Plan("regularized", features=None, outage={"every": 3}, drill=True),
+    "away at the start": Plan(
+        "frozen", outage={"operation": "get", "after": 0}, task=SOON, drill=True
+    ),
     "away for the readers": Plan(
         "frozen", features=None, outage={"operation": "fetch", "after": 1}, task=SOON
     ),
@@ -215,6 +224,7 @@ PLANS: dict[str, Plan] = {
         features="features of the away",
         outage={"operation": "put_if_absent", "after": 1},
         task=SOON,
+        drill=True,
     ),
     "away for the records": Plan("frozen", outage={"operation": "put", "after": 1}, task=SOON),
     # Three shards are for training.
@@ -328,7 +338,9 @@ def trained(
         experiment = Experiment(**{**EXPERIMENTS[plan.experiment].model_dump(), **recipe})
         task = Task(
             experiment=experiment,
+            folder=experiment.name,
             seed=5,
+            base_seed=5,
             store=stores[plan.store].url,
             index_sha256=read_index(stores[plan.store])[1],
             run=str(folder / "runs" / (plan.folder or name)),
@@ -377,7 +389,7 @@ def trained(
         for other, plan in PLANS.items():
             ready = other not in done and (plan.after is None or plan.after in done)
             room = AT_ONCE - sum(PLANS[member].workers for member in wave)
-            if other != name and ready and plan.workers <= room:
+            if other != name and ready and not plan.drill and plan.workers <= room:
                 wave.append(other)
         carry_out(wave)
         return done[name]
@@ -475,10 +487,6 @@ def test_batch_and_learning_rate_grow_with_the_workers_where_asked_for(trained: 
 # Again, with features and without
 
 
-def test_the_same_task_gives_the_same_result_bit_for_bit(trained: Get) -> None:
-    assert_identical(trained("regularized"), trained("regularized, again"))
-
-
 @pytest.mark.parametrize("name", ["frozen", "regularized", "upper"])
 def test_features_and_images_give_the_same_result(trained: Get, name: str) -> None:
     assert_close(trained(name), trained(f"{name}, no features"), 1e-4)
@@ -519,7 +527,7 @@ def views_in(features: Path) -> Iterator[Path]:
 # Interrupted
 
 
-@pytest.mark.parametrize("name", ["regularized", "finetuned"])
+@pytest.mark.parametrize("name", ["regularized", pytest.param("finetuned", marks=DRILL)])
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(trained: Get, name: str) -> None:
     stopped = trained(f"{name}, stopped")
     assert stopped.chief["outcome"] == "interrupted"
@@ -542,6 +550,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(trained: Get) -> None:
     assert [epoch["epoch"] for epoch in gone_on.chief["reported"]] == [2, 3]
 
 
+@DRILL
 def test_an_epoch_that_was_trained_but_not_validated_is_not_trained_again(trained: Get) -> None:
     assert trained("stopped before validation").chief["outcome"] == "interrupted"
     gone_on = trained("validated")
@@ -575,6 +584,7 @@ def test_a_training_goes_on_with_another_number_of_workers(trained: Get) -> None
 # Weight decay
 
 
+@DRILL  # test_optimizer has the numbers
 def test_weight_decay_makes_kernels_smaller_and_leaves_the_rest_to_the_gradients(
     trained: Get,
 ) -> None:
@@ -612,7 +622,7 @@ def test_one_worker_on_features_and_two_on_images_train_a_head_alike(trained: Ge
     assert rates[-1] < 1e-4
 
 
-@pytest.mark.parametrize("name", ["base", "upper"])
+@pytest.mark.parametrize("name", [pytest.param("base", marks=DRILL), "upper"])
 def test_one_worker_and_two_train_the_upper_blocks_of_a_base_alike(trained: Get, name: str) -> None:
     assert_close(trained(name), trained(f"{name}, two workers"), 1e-3)
 
@@ -672,7 +682,7 @@ def test_a_training_that_runs_out_of_epochs_was_not_stopped(trained: Get) -> Non
     assert result.epochs_run == 3
 
 
-@pytest.mark.parametrize("name", ["frozen, early", "regularized", "finetuned", "few images"])
+@pytest.mark.parametrize("name", ["frozen, early", "regularized", "finetuned"])
 def test_the_saved_weights_give_the_predictions(
     trained: Get, stores: dict[str, Store], name: str
 ) -> None:
@@ -751,11 +761,15 @@ def test_the_event_file_holds_the_curves_once(trained: Get, name: str, tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "undisturbed"),
-    [("flaky", "regularized"), ("flaky, no features", "regularized, no features")],
+    [
+        ("flaky", "regularized"),
+        pytest.param("flaky, no features", "regularized, no features", marks=DRILL),
+    ],
 )
-def test_a_training_whose_storage_is_away_now_and_then_gives_the_same_records(
+def test_a_training_whose_storage_is_away_now_and_then_gives_the_same_result_bit_for_bit(
     trained: Get, name: str, undisturbed: str
 ) -> None:
+    """On features of its own too: the same task gives the same result."""
     flaky, expected = trained(name), trained(undisturbed)
     assert flaky.chief["outcome"] == "finished"
     said = flaky.chief["away"]
@@ -770,9 +784,9 @@ def test_a_training_whose_storage_is_away_now_and_then_gives_the_same_records(
 @pytest.mark.parametrize(
     ("name", "operation"),
     [
-        ("away at the start", "get"),
+        pytest.param("away at the start", "get", marks=DRILL),
         ("away for the readers", "fetch"),
-        ("away for the features", "put_if_absent"),
+        pytest.param("away for the features", "put_if_absent", marks=DRILL),
         ("away for the records", "put"),
     ],
 )

@@ -153,17 +153,17 @@ def test_the_recipe_file_gives_the_experiment_that_won(name: str, tmp_path: Path
     asked.write_text(
         'profile = "quick"\n[every]\nepochs = 7\n[experiments.wide]\ndense_units = 2048\n'
     )
-    _, known = load_profile(str(asked))
+    known = load_profile(str(asked)).experiments
     trials = numbered(
         trial(1, 0.7, dropout=0.25, learning_rate=3e-4), final(6, 1, 7, 0.9), final(7, 1, 8, 0.8)
     )
     base = base_profile(str(asked))
-    _, start = load_profile(base)
+    start = load_profile(base).experiments
     found = winner(known[name], trials, start)
     assert found is not None
     tuned = tmp_path / "tuned.toml"
     tuned.write_text(tuned_toml(MANIFEST, base, [found]))
-    _, loaded = load_profile(str(tuned))
+    loaded = load_profile(str(tuned)).experiments
     assert loaded[name] == known[name].model_copy(update={"dropout": 0.25, "learning_rate": 3e-4})
 
 

@@ -177,7 +177,6 @@ def test_the_flags_of_a_search_are_checked_before_anything_starts(
         (less, "--budget 1e-09: a trial of frozen takes at least "),
         (("frosen",), "no experiment 'frosen'; did you mean frozen"),
         (("frozen", "--trials", 0), "--trials 0: "),
-        (("frozen", "--budget", -1), "--budget -1"),
         (("frozen", "--space", "no.toml"), "--space no.toml: no such file"),
     ):
         with Command(tmp_path, "jobs/tune.py", *flags, "--output", tmp_path / "out") as refused:

@@ -29,7 +29,7 @@ class Admission(NamedTuple):
     at_once: int
     """Experiments that run at the same time; the others wait their turn."""
     threads: int
-    """Threads of one TensorFlow operation on the CPU."""
+    """Threads of one TensorFlow operation on the CPU; see `threads_of`."""
 
 
 def admit(
@@ -38,15 +38,17 @@ def admit(
     worker_range: tuple[int, int],
     cpus_per_worker: float | None = None,
     gpus_per_worker: float | None = None,
+    threads: int | None = None,
 ) -> Admission:
     """Fit `experiments` experiments into the cluster, all at once where possible.
 
     Args:
         nodes: the cluster's nodes.
-        experiments: how many will run.
+        experiments: how many will run. One that runs with several seeds counts as several.
         worker_range: the least and the most workers of an experiment.
         cpus_per_worker: CPUs that a worker reserves; None chooses.
         gpus_per_worker: GPUs that a worker reserves, at most 1; None chooses.
+        threads: of one operation; None chooses.
 
     Raises:
         UserError: not even one experiment with the least workers can ever run.
@@ -77,15 +79,35 @@ def admit(
             "for less with --cpus-per-worker or --gpus-per-worker, or use a larger cluster"
         )
     workers = min(workers, capacity)
-    largest = max(int(node.cpus) for node in nodes)
     return Admission(
         workers=workers,
         cpus_per_worker=cpu_share,
         gpus_per_worker=gpu_share,
         at_once=min(experiments, capacity // workers),
-        # Workers that share a core take turns anyway; the one that runs last has them all.
-        threads=int(cpu_share) if cpu_share >= 1 else max(1, largest),
+        threads=threads or threads_of(nodes, least, cpus_per_worker),
     )
+
+
+def threads_of(nodes: Sequence[NodeRecord], workers: int, cpus_per_worker: float | None) -> int:
+    """Threads of one TensorFlow operation on the CPU, unless the settings name a number.
+
+    The last bits of a sum depend on how it was divided among threads. So the number follows from
+    the machine and from what a worker is given, never from how many experiments or seeds run at
+    the same time: `frozen` alone has the results of `frozen` among four.
+
+    With `cpus_per_worker`, a worker has a thread for each whole CPU of them. Without, the workers
+    of one experiment share the cores of the largest node, as many of them as there are on a node.
+    Those of others take turns with them; the experiment that runs last has all cores.
+
+    Args:
+        nodes: the cluster's nodes.
+        workers: the least workers of an experiment.
+        cpus_per_worker: CPUs that a worker is to reserve; None if they were not given.
+    """
+    if cpus_per_worker is not None and cpus_per_worker >= 1:
+        return int(cpus_per_worker)
+    largest = max(int(node.cpus) for node in nodes)
+    return max(1, largest // math.ceil(workers / len(nodes)))
 
 
 def _shares(whole: int, parts: int) -> list[float]:

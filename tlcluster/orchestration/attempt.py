@@ -1,4 +1,4 @@
-"""One start of an experiment's workers, and how it ended."""
+"""One start of the workers of a training, and how it ended."""
 
 import re
 import threading
@@ -20,11 +20,11 @@ EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|StoreUna
 
 
 class Attempt:
-    """Trains an experiment once, in a thread of its own."""
+    """Trains a replicate once, in a thread of its own."""
 
     def __init__(
         self,
-        experiment: str,
+        key: str,
         board: Any,
         *,
         prepare: Callable[[], None],
@@ -34,7 +34,7 @@ class Attempt:
     ) -> None:
         """
         Args:
-            experiment: its name.
+            key: of the replicate.
             board: the actor of `tlcluster.orchestration.board.Board`.
             prepare: called first; may wait for storage.
             trainer: makes the trainer whose `fit` trains.
@@ -42,7 +42,7 @@ class Attempt:
             leaving: set while the driver leaves Ray. Then nothing is recorded, and Ray is asked
                 nothing: it would end the process.
         """
-        self._experiment, self._board = experiment, board
+        self._key, self._board = key, board
         self._prepare, self._trainer, self._finished = prepare, trainer, finished
         self._leaving = leaving
         self.outcome: Outcome | None = None
@@ -69,7 +69,7 @@ class Attempt:
 
     def _attempt(self) -> Outcome:
         self._prepare()
-        ray.get(self._board.begin.remote(self._experiment))
+        ray.get(self._board.begin.remote(self._key))
         error, placed = None, True
         try:
             self._trainer().fit()
@@ -79,9 +79,9 @@ class Attempt:
             return Outcome(error)
         if error is not None:
             # If the controller died, the resources of its workers are still taken.
-            for group in ray.get(self._board.reservations.remote(self._experiment)):
+            for group in ray.get(self._board.reservations.remote(self._key)):
                 ray.util.remove_placement_group(group)
-        fatal = ray.get(self._board.failure.remote(self._experiment))
+        fatal = ray.get(self._board.failure.remote(self._key))
         if fatal is None and not placed:
             return Outcome(error, placed=False)
         return Outcome(fatal or error, fatal is not None, self._finished())

@@ -15,7 +15,7 @@ class Since(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the board holds of one experiment."""
+    """What the board holds of one training."""
 
     posts: tuple[Progress, ...] = ()
     """The latest progress; before it, the last of each epoch that has passed since the board was
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
 
 class Board:
-    """Holds the messages of all experiments. A Ray actor on the driver's node.
+    """Holds the messages of all trainings, by their keys. A Ray actor on the driver's node.
 
     If its process dies, Ray starts it again. What it forgets, workers post again.
     """
@@ -41,7 +41,7 @@ class Board:
         self._failures: dict[str, str] = {}
         self._stopped: set[str] = set()
 
-    def begin(self, experiment: str) -> None:
+    def begin(self, training: str) -> None:
         """Forget what an earlier attempt left."""
         for notes in (
             self._progress,
@@ -50,62 +50,62 @@ class Board:
             self._reservations,
             self._away,
         ):
-            notes.pop(experiment, None)
+            notes.pop(training, None)
 
-    def hello(self, experiment: str, worker: object) -> None:
+    def hello(self, training: str, worker: object) -> None:
         """A worker has started; `worker` is its actor handle."""
-        self._workers.setdefault(experiment, []).append(worker)
+        self._workers.setdefault(training, []).append(worker)
 
-    def workers(self, experiment: str) -> list[object]:
-        return self._workers.get(experiment, [])
+    def workers(self, training: str) -> list[object]:
+        return self._workers.get(training, [])
 
-    def controlled(self, experiment: str, controller: object) -> None:
+    def controlled(self, training: str, controller: object) -> None:
         """A controller looks after the workers; `controller` is its actor handle."""
-        self._controllers.setdefault(experiment, []).append(controller)
+        self._controllers.setdefault(training, []).append(controller)
 
     def everyone(self) -> list[object]:
-        """The controllers, then the workers, of the latest attempts of all experiments.
+        """The controllers, then the workers, of the latest attempts of all trainings.
 
         Some may be dead.
         """
         return [*chain(*self._controllers.values()), *chain(*self._workers.values())]
 
-    def reserved(self, experiment: str, group: object) -> None:
+    def reserved(self, training: str, group: object) -> None:
         """The workers have their resources; `group` is their placement group."""
-        self._reservations.setdefault(experiment, []).append(group)
+        self._reservations.setdefault(training, []).append(group)
 
-    def reservations(self, experiment: str) -> list[object]:
-        return self._reservations.get(experiment, [])
+    def reservations(self, training: str) -> list[object]:
+        return self._reservations.get(training, [])
 
-    def post(self, experiment: str, progress: Progress) -> bool:
-        """Note the progress; True if the experiment should stop."""
-        posts = self._progress.setdefault(experiment, [])
+    def post(self, training: str, progress: Progress) -> bool:
+        """Note the progress; True if the training should stop."""
+        posts = self._progress.setdefault(training, [])
         if posts and epochs_finished(posts[-1]) == epochs_finished(progress):
             posts.pop()
         posts.append(progress)
-        return experiment in self._stopped
+        return training in self._stopped
 
-    def away(self, experiment: str, rank: int, seconds: float, why: str) -> None:
+    def away(self, training: str, rank: int, seconds: float, why: str) -> None:
         """Storage has not answered a worker for so many seconds, or does again: `why` is empty."""
-        ranks = self._away.setdefault(experiment, {})
+        ranks = self._away.setdefault(training, {})
         if why:
             ranks[rank] = Since(time.monotonic() - seconds, why)
         else:
             ranks.pop(rank, None)
 
-    def fail(self, experiment: str, why: str) -> None:
+    def fail(self, training: str, why: str) -> None:
         """A worker met an error that no new attempt can avoid."""
-        self._failures.setdefault(experiment, why)
+        self._failures.setdefault(training, why)
 
-    def failure(self, experiment: str) -> str | None:
+    def failure(self, training: str) -> str | None:
         """The first error that no new attempt can avoid."""
-        return self._failures.get(experiment)
+        return self._failures.get(training)
 
-    def stop(self, experiment: str) -> None:
-        self._stopped.add(experiment)
+    def stop(self, training: str) -> None:
+        self._stopped.add(training)
 
     def read(self) -> dict[str, Seen]:
-        """What there is of each experiment. Epochs that have passed are returned once."""
+        """What there is of each training. Epochs that have passed are returned once."""
         names = {*self._progress, *self._workers, *self._away}
         seen = {
             name: Seen(

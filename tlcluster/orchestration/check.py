@@ -23,8 +23,12 @@ LINE_SECONDS = 10.0
 """Time between two lines about progress if the output is not a terminal."""
 
 
-def run_check(settings: RunSettings) -> int:
+def run_check(settings: RunSettings, seconds: float) -> int:
     """Check all nodes that a run of these settings would use, and print what was found.
+
+    Args:
+        settings: of the run.
+        seconds: for the nodes' answers together.
 
     Returns:
         An exit status: 0 if a run can start, else 2.
@@ -41,7 +45,7 @@ def run_check(settings: RunSettings) -> int:
             ready = made_ready(settings, stack, download=False)
         used = used_places(ready)
         with progress(f"checking {count(len(used), 'node')}") as shown:
-            found = inspected(ready, output, used, shown)
+            found = inspected(ready, output, used, shown, seconds)
     # After the block: Ray prints something when it ends.
     return show(console, found)
 

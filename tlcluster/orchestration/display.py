@@ -1,6 +1,7 @@
 """What a person sees while experiments run: a live table, or one line per epoch."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,9 +15,13 @@ from tlcluster.records import Status
 from tlcluster.terminal import one_line, printable, redraws, say
 from tlcluster.training.progress import Phase, Progress, epochs_finished
 
+FRAME_LINES = 7
+"""Lines of a terminal that the live table needs beside its rows: title, frame, heading, caption."""
+LEAST_ROWS = 4
+
 
 class Row(NamedTuple):
-    """One experiment in the table."""
+    """One replicate in the table."""
 
     title: str
     status: Status
@@ -69,12 +74,13 @@ class Display:
         """Show the present state; call it about twice a second.
 
         Args:
-            rows: name → experiment.
+            rows: key → replicate.
             away: storage does not answer the driver.
         """
         now = time.monotonic()
         if self._live:
-            self._live.update(table(self._heading, rows, now, away))
+            fit = max(LEAST_ROWS, self._console.height - FRAME_LINES)
+            self._live.update(table(self._heading, rows, now, away, fit))
             return
         away = min(
             (one for one in (away, *(row.away for row in rows.values())) if one), default=None
@@ -94,8 +100,22 @@ class Display:
                     say(self._console, line(name, shown))
 
 
-def table(heading: str, rows: Mapping[str, Row], now: float, away: Since | None = None) -> Table:
-    """The live table: one row per experiment."""
+def table(
+    heading: str,
+    rows: Mapping[str, Row],
+    now: float,
+    away: Since | None = None,
+    most: int | None = None,
+) -> Table:
+    """The live table: one row per replicate, or as many as fit while some are open.
+
+    Args:
+        heading: above the table.
+        rows: key → replicate.
+        now: the present time.
+        away: storage does not answer the driver.
+        most: rows that fit on the terminal; None: any number.
+    """
     result = Table(title=escape(heading), title_justify="left", title_style="bold", expand=False)
     if away:
         result.caption = f"{_away(away, now)}: {escape(one_line(away.why))}"
@@ -104,11 +124,33 @@ def table(heading: str, rows: Mapping[str, Row], now: float, away: Since | None 
     result.add_column("state")
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
-    for name, row in rows.items():
+    shown = fitting(rows, most)
+    for name, row in shown.items():
         result.add_row(
             f"[bold]{name}[/] {escape(printable(row.title))}", _state(row, now), *_numbers(row, now)
         )
+    if len(shown) < len(rows):
+        hidden = Counter(row.status for name, row in rows.items() if name not in shown)
+        words = ", ".join(f"{count} {status}" for status, count in hidden.items())
+        result.add_row(f"[dim]and {words}[/]")
     return result
+
+
+def fitting(rows: Mapping[str, Row], most: int | None) -> Mapping[str, Row]:
+    """The rows to show, in their order: those that run, then those that failed, queue, ended.
+
+    All of them once none is open: then the table stands still and can be scrolled.
+
+    Args:
+        rows: key → replicate.
+        most: rows that fit; None: any number.
+    """
+    statuses = {row.status for row in rows.values()}
+    if most is None or len(rows) <= most or not statuses & {"queued", "running"}:
+        return rows
+    order = ("running", "failed", "interrupted", "queued", "finished")
+    first = set(sorted(rows, key=lambda name: order.index(rows[name].status))[: most - 1])
+    return {name: row for name, row in rows.items() if name in first}
 
 
 def _away(away: Since, now: float) -> str:

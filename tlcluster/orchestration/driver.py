@@ -1,4 +1,4 @@
-"""Trains the experiments of a run at once: reads the board, decides, acts.
+"""Trains the replicates of a run at once: reads the board, decides, acts.
 
 What happens when is decided in `tlcluster.orchestration.decide`.
 """
@@ -21,7 +21,6 @@ from rich.console import Console
 from tlcluster.checkup.versions import versions
 from tlcluster.cost import longest_first
 from tlcluster.errors import StoreUnavailable
-from tlcluster.experiments import Experiment
 from tlcluster.orchestration import decide
 from tlcluster.orchestration.attempt import Attempt, reason
 from tlcluster.orchestration.board import Board, Seen, Since
@@ -29,6 +28,7 @@ from tlcluster.orchestration.display import Display, Row
 from tlcluster.orchestration.errands import Errands, conclude_result, read_result, write_result
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
 from tlcluster.orchestration.ready import Ready
+from tlcluster.orchestration.replicates import Replicate, seed_by_seed
 from tlcluster.orchestration.state import Limits, Standing, State, observed, recorded
 from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.orchestration.trainer import new_task, trainer_for, workers_now
@@ -54,7 +54,7 @@ BOARD_SECONDS = 1.0
 
 
 class Driver:
-    """Runs every experiment that is not finished, until all have ended or it is asked to stop."""
+    """Trains every replicate that is not finished, until all have ended or it is asked to stop."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class Driver:
         """
         self._ready, self._manifest, self._console = ready, manifest, console
         self._started = started
-        self._experiments = {one.name: one for one in ready.experiments}
+        self._replicates = {one.key: one for one in ready.replicates}
         self._errands = Errands()
         self._output, self._run = self._errands.patient(output), self._errands.patient(run)
-        self._earlier = {name: read_result(run, name) for name in self._experiments}
+        self._earlier = {key: read_result(run, key) for key in self._replicates}
         self._state = first_state(ready, self._earlier)
         self._views = PassedViews(self._users_of_views())
         self._attempts: dict[str, Attempt] = {}
@@ -100,7 +100,7 @@ class Driver:
 
     @property
     def statuses(self) -> Mapping[str, Status]:
-        """Name → how the experiment ended, after `run`."""
+        """Key of a replicate → how it ended, after `run`."""
         return {one.name: one.status for one in self._state.experiments}
 
     def run(self) -> None:
@@ -204,7 +204,7 @@ class Driver:
                 errand = partial(conclude_result, self._run, name, result)
                 self._records[name] = self._errands.do(errand)
             case decide.Probe():
-                name = next(iter(self._experiments))
+                name = next(iter(self._replicates))
                 self._others.append(self._errands.do(partial(read_result, self._run, name)))
 
     def _write_the_last(self) -> None:
@@ -222,10 +222,10 @@ class Driver:
             self._state = recorded(self._state, name, status, time.monotonic())
 
     def _new_attempt(self, one: Standing, now: float) -> Attempt:
-        experiment = self._experiments[one.name]
+        replicate = self._replicates[one.name]
         order = Order(
-            self._task(experiment, one, now),
-            [self._weights[experiment.base]],
+            self._task(replicate, one, now),
+            [self._weights[replicate.experiment.base]],
             self._board,
             versions(),
         )
@@ -250,11 +250,11 @@ class Driver:
             leaving=self._leaving,
         )
 
-    def _task(self, experiment: Experiment, one: Standing, now: float) -> Task:
+    def _task(self, replicate: Replicate, one: Standing, now: float) -> Task:
         return new_task(
             self._ready,
             self._manifest.dataset.index_sha256,
-            experiment,
+            replicate,
             output=self._output.url,
             run=self._run.url,
             started=self._started,
@@ -267,15 +267,15 @@ class Driver:
         if not settings.feature_cache or settings.views is not None:
             return {}
 
-        def key(experiment: Experiment) -> FeatureKey:
-            task = self._task(experiment, self._state[experiment.name], 0.0)
+        def key(replicate: Replicate) -> FeatureKey:
+            task = self._task(replicate, self._state[replicate.key], 0.0)
             return feature_key(task, self._ready.index.image_shape)
 
-        return sharing(self._ready.experiments, key)
+        return sharing(self._ready.replicates, key)
 
     def _rows(self) -> Mapping[str, Row]:
         """In the order of the report."""
-        return {name: shown(one, self._state[name]) for name, one in self._experiments.items()}
+        return {key: shown(one, self._state[key]) for key, one in self._replicates.items()}
 
     def _delete(self, view: View) -> None:
         precisions = possible_precisions(self._ready.admission.gpus_per_worker)
@@ -289,15 +289,15 @@ class Driver:
         )
 
     def _seconds(self, one: Standing, now: float) -> float:
-        """For how long an experiment has had workers, or waited for them, all drivers together."""
+        """For how long a replicate has had workers, or waited for them, all drivers together."""
         this = 0.0 if one.began is None else now - one.began
         return self._earlier[one.name].wall_seconds + this
 
 
-def shown(experiment: Experiment, one: Standing) -> Row:
-    """An experiment as a row of the table."""
+def shown(replicate: Replicate, one: Standing) -> Row:
+    """A replicate as a row of the table."""
     return Row(
-        experiment.title,
+        replicate.title,
         one.status,
         one.progress,
         one.passed,
@@ -313,16 +313,17 @@ def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
     """What the driver knows at the start: the results that earlier drivers have left."""
     settings = ready.settings
     forward = forwards(ready.experiments, ready.index.image_shape)
+    order = longest_first(ready.experiments, forward)
     return State(
         tuple(
             Standing(
-                one.name,
-                one.epochs,
-                "finished" if earlier[one.name].status == "finished" else "queued",
-                attempts=earlier[one.name].attempts,
-                note="earlier" if earlier[one.name].status == "finished" else "",
+                one.key,
+                one.experiment.epochs,
+                "finished" if earlier[one.key].status == "finished" else "queued",
+                attempts=earlier[one.key].attempts,
+                note="earlier" if earlier[one.key].status == "finished" else "",
             )
-            for one in longest_first(ready.experiments, forward)
+            for one in seed_by_seed(ready.replicates, order)
         ),
         Limits(
             at_once=ready.admission.at_once,

@@ -89,29 +89,29 @@ class Errands:
         self._failing = Since(time.monotonic() - seconds, why) if why else None
 
 
-def read_result(run: Store, experiment: str) -> ExperimentResult:
-    """The result that an experiment has left; `queued` if there is none or it is damaged."""
+def read_result(run: Store, folder: str) -> ExperimentResult:
+    """The result in the folder of a training; `queued` if there is none or it is damaged."""
     try:
-        found = read_record(ExperimentResult, run, f"{experiment}/{RESULT}")
+        found = read_record(ExperimentResult, run, f"{folder}/{RESULT}")
     except DamagedRecord:
         found = None
     return found or ExperimentResult(status="queued")
 
 
-def write_result(run: Store, experiment: str, result: ExperimentResult) -> None:
-    run.put(f"{experiment}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n")
+def write_result(run: Store, folder: str, result: ExperimentResult) -> None:
+    run.put(f"{folder}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n")
 
 
-def conclude_result(run: Store, experiment: str, result: ExperimentResult) -> ExperimentResult:
-    """Write how an experiment ended, unless its workers have finished it.
+def conclude_result(run: Store, folder: str, result: ExperimentResult) -> ExperimentResult:
+    """Write how a training ended, unless its workers have finished it.
 
     They write that last of all; what happens to them afterwards changes nothing.
 
     Returns:
         The result that is there now.
     """
-    found = read_result(run, experiment)
+    found = read_result(run, folder)
     if found.status == "finished":
         return found
-    write_result(run, experiment, result)
+    write_result(run, folder, result)
     return result

@@ -14,7 +14,7 @@ from tlcluster.training.work import Work
 def seconds_alone(
     ready: Ready, works: Sequence[Work], rows: Mapping[str, int], rate: float
 ) -> list[float]:
-    """How long each experiment takes alone on this machine, all epochs together.
+    """How long each experiment takes alone on this machine, all epochs of all seeds together.
 
     Args:
         ready: what would run.
@@ -23,8 +23,17 @@ def seconds_alone(
         rate: of `matrix_product_rate`.
     """
     settings = ready.settings
+    trained = [one.experiment for one in ready.replicates]
     return [
-        flop(experiment, work.forward, rows, settings.views, features=settings.feature_cache)
+        flop(
+            experiment,
+            work.forward,
+            rows,
+            settings.views,
+            features=settings.feature_cache,
+            seeds=trained.count(experiment),
+            same_views=ready.recipe.view_seed is not None,
+        )
         / (BACKBONES[experiment.base].efficiency * rate)
         for experiment, work in zip(ready.experiments, works, strict=True)
     ]

@@ -21,14 +21,11 @@ from tlcluster.orchestration.attempt import reason
 from tlcluster.orchestration.cluster import Place, places
 from tlcluster.orchestration.inspector import AT_ONCE, Arrival, Brief, Inspector
 from tlcluster.orchestration.ready import Ready
-from tlcluster.orchestration.verdict import ARRIVE_SECONDS, Answers, node_findings
+from tlcluster.orchestration.verdict import ARRIVE_SHARE, Answers, node_findings
 from tlcluster.storage.protocol import Store
 
-ALL_SECONDS = 50.0
-"""For all checks together, from the moment in which Ray was there."""
-CLOCK_SECONDS = 40.0
-"""For the clocks of all nodes, counted in the same way."""
-CLOCK_ANSWER_SECONDS = 2.0
+CLOCK_SHARE = 0.8
+"""Of the time for all checks: when the clocks of all nodes must be read."""
 CLOCK_READINGS = 3
 FETCH_SECONDS = 5.0
 """For an answer that is there already; it may be lost with its node."""
@@ -44,7 +41,9 @@ def used_places(ready: Ready) -> list[Place]:
     return [place for place in places() if workers_that_fit([place.record], cpus, gpus)]
 
 
-def inspected(ready: Ready, output: Store, used: Sequence[Place], show: Show) -> Nodes:
+def inspected(
+    ready: Ready, output: Store, used: Sequence[Place], show: Show, seconds: float
+) -> Nodes:
     """Name of a node → what was found on it.
 
     Args:
@@ -52,6 +51,7 @@ def inspected(ready: Ready, output: Store, used: Sequence[Place], show: Show) ->
         output: the folder of all runs.
         used: the nodes to look at.
         show: see `Show`.
+        seconds: for all checks together, from now on.
 
     Raises:
         UserError: the cluster was lost, or the output cannot be written.
@@ -62,7 +62,7 @@ def inspected(ready: Ready, output: Store, used: Sequence[Place], show: Show) ->
     began = time.monotonic()
     try:
         with marked(output, brief.mark, len(used)), started(ready, brief, used) as actors:
-            answers = asked(actors, began, show, connects=brief.connects)
+            answers = asked(actors, began, show, seconds, connects=brief.connects)
     except ray.exceptions.RayError as failure:
         raise UserError(
             f"the Ray cluster was lost during the check ({reason(failure)}); see that its head "
@@ -75,7 +75,7 @@ def inspected(ready: Ready, output: Store, used: Sequence[Place], show: Show) ->
     }
     drivers = versions()
     return {
-        name: node_findings(one, drivers, hosts, connects=brief.connects)
+        name: node_findings(one, drivers, hosts, seconds, connects=brief.connects)
         for name, one in zip(names, answers, strict=True)
     }
 
@@ -133,13 +133,16 @@ def started(ready: Ready, brief: Brief, used: Sequence[Place]) -> Iterator[list[
                 ray.kill(actor)
 
 
-def asked(actors: Sequence[Any], began: float, show: Show, *, connects: bool) -> list[Answers]:
+def asked(
+    actors: Sequence[Any], began: float, show: Show, seconds: float, *, connects: bool
+) -> list[Answers]:
     """What the inspectors answer in time.
 
     Args:
         actors: the inspectors.
         began: when the time began, as `time.monotonic` counts.
         show: see `Show`.
+        seconds: for all answers, counted from then.
         connects: whether workers connect with each other.
     """
     ranks = range(len(actors))
@@ -150,18 +153,18 @@ def asked(actors: Sequence[Any], began: float, show: Show, *, connects: bool) ->
     }
     arrivals = collected(
         {rank: actors[rank].arrive.remote() for rank in ranks},
-        began + ARRIVE_SECONDS,
+        began + ARRIVE_SHARE * seconds,
         lambda _: show(0, total),
     )
     here = {rank: one for rank, one in arrivals.items() if isinstance(one, Arrival)}
-    clocks = {rank: clock_of(actors[rank], began + CLOCK_SECONDS) for rank in here}
+    clocks = clocks_of({rank: actors[rank] for rank in here}, began + CLOCK_SHARE * seconds)
     listening = [(rank, one.place) for rank, one in here.items() if one.place]
     for number, (rank, _) in enumerate(listening):
         to = [listening[peer][1] for peer in peers(len(listening), number)]
         pending[rank, "links"] = actors[rank].links.remote(to)
     known = collected(
         {key: reference for key, reference in pending.items() if key[0] in here},
-        began + ALL_SECONDS,
+        began + seconds,
         lambda done: show(done, total),
     )
     return [
@@ -175,20 +178,27 @@ def asked(actors: Sequence[Any], began: float, show: Show, *, connects: bool) ->
     ]
 
 
-def clock_of(actor: Any, until: float) -> Finding | None:
-    """Compare the clock of a node with the driver's; None if it does not answer.
+def clocks_of(actors: Mapping[int, Any], until: float) -> dict[int, Finding]:
+    """Compare the clocks of all nodes with the driver's: rank → finding, if it answered.
+
+    They are asked at the same time, so that none that is slow or lost keeps others from answering.
 
     Args:
-        actor: the inspector.
+        actors: rank → inspector.
         until: when to give up, as `time.monotonic` counts.
     """
-    readings: list[Reading] = []
-    with contextlib.suppress(ray.exceptions.RayError):
-        while len(readings) < CLOCK_READINGS and (left := until - time.monotonic()) > 0:
-            asked = time.time()
-            remote = ray.get(actor.clock.remote(), timeout=min(left, CLOCK_ANSWER_SECONDS))
-            readings.append(Reading(asked, remote, time.time()))
-    return clock_finding(readings) if readings else None
+    readings: dict[int, list[Reading]] = {rank: [] for rank in actors}
+    waiting = {actors[rank].clock.remote(): (rank, time.time()) for rank in actors}
+    while waiting and (left := until - time.monotonic()) > 0:
+        for ref in ray.wait(list(waiting), timeout=left)[0]:
+            rank, asked = waiting.pop(ref)
+            answered = time.time()
+            with contextlib.suppress(ray.exceptions.RayError):
+                remote = ray.get(ref, timeout=FETCH_SECONDS)
+                readings[rank].append(Reading(asked, remote, answered))
+                if len(readings[rank]) < CLOCK_READINGS:
+                    waiting[actors[rank].clock.remote()] = rank, time.time()
+    return {rank: clock_finding(read) for rank, read in readings.items() if read}
 
 
 def collected(

@@ -10,6 +10,7 @@ import tlcluster
 from tlcluster.dataset.shards import Index
 from tlcluster.errors import UserError
 from tlcluster.experiments import RECIPE, Experiment
+from tlcluster.orchestration.admission import Admission
 from tlcluster.paths import CHECKOUT
 from tlcluster.recipes import Recipe
 from tlcluster.records import (
@@ -29,20 +30,24 @@ PACKAGES = ("tensorflow", "tf_keras", "ray", "numpy", "scikit-learn", "scipy", "
 Setting = str | int | float | bool | None
 
 
-def deciding_settings(settings: RunSettings, recipe: Recipe, workers: int) -> dict[str, Setting]:
+def deciding_settings(
+    settings: RunSettings, recipe: Recipe, admission: Admission
+) -> dict[str, Setting]:
     """The settings that decide the results, flat: `seed`, `frozen.epochs`, …
 
-    The number of workers is one only if the batch grows with it.
+    The number of workers is one only if the batch grows with it. Further seeds decide no result of
+    the others; the manifest has them elsewhere.
     """
     decided: dict[str, Setting] = {
         "profile": recipe.profile,
         "seed": settings.seed,
         "views": settings.views,
-        "view_seed": settings.view_seed,
+        "view_seed": recipe.view_seed,
         "scale_batch": settings.scale_batch,
+        "threads": admission.threads,
     }
     if settings.scale_batch:
-        decided["workers"] = workers
+        decided["workers"] = admission.workers
     for experiment in recipe.chosen:
         for field in RECIPE:
             decided[f"{experiment.name}.{field}"] = getattr(experiment, field)
@@ -70,6 +75,7 @@ def new_manifest(
         status="running",
         profile=recipe.profile,
         seed=settings.seed,
+        seeds=settings.all_seeds,
         experiments=tuple(experiment.name for experiment in recipe.chosen),
         command=command,
         started=utc_now(),
@@ -114,7 +120,7 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
     Raises:
         UserError: something that decides the results differs; the message names it.
     """
-    old = old.model_copy(update={"settings": _in_todays_words(old)})
+    old = old.model_copy(update={"settings": _in_todays_words(old, new)})
     in_one_only = set(old.experiments) ^ set(new.experiments)
     facts = {
         "dataset": (old.dataset.index_sha256, new.dataset.index_sha256),
@@ -146,6 +152,8 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
     return new.model_copy(
         update={
             "experiments": experiments,
+            # Those that an earlier command trained stay, also if this one trains fewer.
+            "seeds": tuple(dict.fromkeys((*old.all_seeds, *new.all_seeds))),
             "settings": settings,
             "weights": weights[str(settings[f"{experiments[0]}.base"])],
             "weights_by_base": weights,
@@ -155,13 +163,18 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
     )
 
 
-def _in_todays_words(manifest: RunManifest) -> dict[str, Setting]:
+def _in_todays_words(manifest: RunManifest, new: RunManifest) -> dict[str, Setting]:
     """The settings of a run that an earlier version began.
 
     A field that this version did not know has its default; a value with an old name gets its new
-    one.
+    one. Version 0.1.0 did not record the number of threads, so any goes on. It had one seed, and
+    without a seed of their own its views had that one.
     """
     settings = dict(manifest.settings)
+    settings.setdefault("threads", new.settings.get("threads"))
+    views_named = new.settings.get("view_seed") is not None
+    if not manifest.seeds and views_named and settings.get("view_seed") is None:
+        settings["view_seed"] = manifest.seed
     for name in manifest.experiments:
         for field in RECIPE:
             settings.setdefault(f"{name}.{field}", Experiment.model_fields[field].default)

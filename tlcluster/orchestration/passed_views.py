@@ -1,4 +1,4 @@
-"""Which fresh views every experiment has passed, so that their features can be deleted.
+"""Which fresh views every training has passed, so that their features can be deleted.
 
 A fresh view is shown once. At full size its features take 180 MB, or several GB if they are of the
 lower part of a base, and there is one in every epoch.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from tlcluster.experiments import Experiment
+from tlcluster.orchestration.replicates import Replicate
 from tlcluster.orchestration.state import State
 from tlcluster.training.feature_key import FeatureKey
 
@@ -22,10 +22,10 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class PassedViews:
-    """The experiments that share fresh views, and how far they are."""
+    """The replicates that share fresh views, and how far they are."""
 
     users: Mapping[FeatureKey, tuple[str, ...]]
-    """The names of the experiments that use the views under a key."""
+    """The keys of the replicates that use the views under a key of features."""
     first: Mapping[FeatureKey, int] = field(default_factory=dict)
     """The first view that is still there; 1 if it is not known."""
 
@@ -42,19 +42,19 @@ class PassedViews:
 
 
 def sharing(
-    experiments: Iterable[Experiment], key: Callable[[Experiment], FeatureKey]
+    replicates: Iterable[Replicate], key: Callable[[Replicate], FeatureKey]
 ) -> Mapping[FeatureKey, tuple[str, ...]]:
-    """Key → names of the experiments that take fresh views of features from there."""
+    """Key of features → keys of the replicates that take fresh views from there."""
     users: dict[FeatureKey, tuple[str, ...]] = {}
-    for one in experiments:
+    for one in replicates:
         # Features of a lower part may be too large to be kept. Deleting them does nothing then.
-        if one.augment and one.feature_end:
-            users[key(one)] = (*users.get(key(one), ()), one.name)
+        if one.experiment.augment and one.experiment.feature_end:
+            users[key(one)] = (*users.get(key(one), ()), one.key)
     return users
 
 
 def _reached(state: State, name: str) -> int:
-    """The epoch that an experiment is in; one past the last if it needs no view any more."""
+    """The epoch that a replicate is in; one past the last if it needs no view any more."""
     one = state[name]
     if not one.open:
         return one.epochs + 1

@@ -1,6 +1,6 @@
 """What `--dry-run` prints: what would run where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,7 @@ from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.estimate import matrix_product_rate, seconds_alone
 from tlcluster.orchestration.ready import Ready
 from tlcluster.records import NodeRecord
+from tlcluster.seeds import in_words
 from tlcluster.terminal import say
 from tlcluster.training.work import Work, ask_work
 
@@ -21,14 +22,15 @@ def show_plan(console: Console, ready: Ready) -> None:
     settings, admission, index = ready.settings, ready.admission, ready.index
     rows = {split: index.rows(split) for split in SPLITS}
     size = sum(info.bytes for split in SPLITS for info in index.shards(split))
+    seeds = in_words(tuple(dict.fromkeys(one.seed for one in ready.replicates)))
     facts = {
-        "run": f"{settings.run_name}, profile {ready.recipe.profile}, seed {settings.seed}",
+        "run": f"{settings.run_name}, profile {ready.recipe.profile}, {seeds}",
         "data": f"{ready.shown_store}: {', '.join(f'{rows[split]:,} {split}' for split in SPLITS)}"
         f"; {size / 1e6:,.1f} MB to read",
         "weights": "; ".join(found.record.found for found in ready.weights.values()),
         "output": f"{settings.output}/{settings.run_name}",
         "cluster": cluster_line(ready.nodes),
-        "at once": share_line(admission, len(ready.experiments)),
+        "at once": share_line(admission, len(ready.replicates)),
     }
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
@@ -41,10 +43,15 @@ def show_plan(console: Console, ready: Ready) -> None:
         for experiment, one in zip(ready.experiments, works, strict=True):
             if one.row_bytes:
                 say(console, lower_part_line(experiment, one, rows))
+    several = len(ready.replicates) > len(ready.experiments)
+    if several and settings.feature_cache:
+        for line in shared_lines(ready.experiments, ready.recipe.view_seed):
+            say(console, line)
     if rate:
+        of_all = "all experiments and seeds" if several else "all experiments"
         say(
             console,
-            f"All epochs of all experiments take about {duration(sum(seconds))} on this machine, "
+            f"All epochs of {of_all} take about {duration(sum(seconds))} on this machine, "
             f"whose matrix product rate is {rate / 1e9:,.0f} GFLOP/s; early stopping makes it "
             "less.",
         )
@@ -65,6 +72,25 @@ def share_line(admission: Admission, total: int) -> str:
         f"{admission.at_once} of {total}, each with {count(admission.workers, 'worker')} of "
         f"{admission.cpus_per_worker:g} CPUs and {admission.gpus_per_worker:g} GPUs"
     )
+
+
+def shared_lines(experiments: Sequence[Experiment], view_seed: int | None) -> Iterator[str]:
+    """Which features all seeds share.
+
+    Args:
+        experiments: what is trained with several seeds.
+        view_seed: of the augmented views; None: each seed has its own.
+    """
+    kept = [one for one in experiments if one.feature_end]
+    if kept:
+        yield "Features of plain images do not depend on the seed: they are counted once."
+    if any(one.augment for one in kept):
+        yield (
+            "Each seed has augmented views of its own, with their features; --view-seed shares "
+            "them."
+            if view_seed is None
+            else f"All seeds show the augmented views of seed {view_seed}: counted once, too."
+        )
 
 
 def lower_part_line(experiment: Experiment, work: Work, rows: Mapping[str, int]) -> str:

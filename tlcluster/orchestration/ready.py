@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlcluster.backbones import BACKBONES
@@ -15,10 +15,11 @@ from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, admit
 from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
 from tlcluster.orchestration.environment import refuse_passwords
+from tlcluster.orchestration.replicates import Replicate, replicates
 from tlcluster.paths import typed
 from tlcluster.recipes import Recipe
-from tlcluster.records import NodeRecord
-from tlcluster.settings import EMBEDDED, RunSettings, worker_range
+from tlcluster.records import NodeRecord, RunManifest
+from tlcluster.settings import EMBEDDED, MOST_THREADS, RunSettings, worker_range
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.embedded import embedded_store
 from tlcluster.storage.open import open_store
@@ -52,6 +53,24 @@ class Ready:
     def experiments(self) -> tuple[Experiment, ...]:
         """The experiments to train, in the order of the report."""
         return self.recipe.chosen
+
+    @property
+    def replicates(self) -> tuple[Replicate, ...]:
+        """What is trained now: each experiment with each seed, in the order of the report."""
+        settings = self.settings
+        return replicates(self.experiments, settings.all_seeds, settings.only_seed)
+
+    def going_on(self, old: RunManifest | None) -> "Ready":
+        """The same for a run that exists: with its number of threads, unless another is asked for.
+
+        Runs of version 0.1.0 did not record it.
+        """
+        known = old.settings.get("threads") if old else None
+        if self.settings.threads is not None or not isinstance(known, int):
+            return self
+        if not 1 <= known <= MOST_THREADS:
+            return self  # nobody's record; it is refused as another setting
+        return replace(self, admission=self.admission._replace(threads=known))
 
     @property
     def shown_store(self) -> str:
@@ -101,10 +120,11 @@ def made_ready(
         )
     admission = admit(
         nodes,
-        len(recipe.chosen),
+        len(replicates(recipe.chosen, settings.all_seeds, settings.only_seed)),
         worker_range(settings.workers),
         settings.cpus_per_worker,
         settings.gpus_per_worker,
+        settings.threads,
     )
     return Ready(
         settings,

@@ -14,7 +14,7 @@ class Limits(NamedTuple):
     """What the settings allow. Times in seconds."""
 
     at_once: int
-    """Experiments that run at the same time."""
+    """Replicates that run at the same time."""
     retries: int
     stall: float
     deadline: float | None
@@ -43,9 +43,10 @@ class Stop(NamedTuple):
 
 @dataclass(frozen=True)
 class Standing:
-    """One experiment, as far as the driver knows."""
+    """One replicate, as far as the driver knows."""
 
     name: str
+    """Its key; see `tlcluster.orchestration.replicates`."""
     epochs: int
     """The most that it trains."""
     status: Status = "queued"

@@ -13,7 +13,6 @@ from rich.console import Console
 from tlcluster import cli
 from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.errors import StoreUnavailable, UserError
-from tlcluster.experiments import Experiment
 from tlcluster.orchestration.driver import Driver
 from tlcluster.orchestration.errands import read_result
 from tlcluster.orchestration.manifest import (
@@ -26,6 +25,7 @@ from tlcluster.orchestration.manifest import (
 )
 from tlcluster.orchestration.plan import show_plan
 from tlcluster.orchestration.ready import Ready, made_ready
+from tlcluster.orchestration.replicates import Replicate, flat
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
 from tlcluster.settings import RunSettings
@@ -76,8 +76,10 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
         run_url = f"{output.url.rstrip('/')}/{ready.settings.run_name}"
         run = stack.enter_context(opened_output(run_url))
         with held(run, MANIFEST_LOCK, wait=True):
-            manifest = begun_manifest(ready, run, command)
-            stack.enter_context(claimed(run, ready.experiments))
+            old = read_manifest(run)
+            ready = ready.going_on(old)
+            manifest = begun_manifest(ready, run, old, command)
+            stack.enter_context(claimed(run, ready.replicates))
             write_manifest(run, manifest)
         driver = Driver(ready, manifest, output, run, console, started)
         with driver.stopping.heard():
@@ -139,19 +141,24 @@ def opened_output(url: str) -> Iterator[Store]:
                 folder.rmdir()
 
 
-def begun_manifest(ready: Ready, run: Store, command: str) -> RunManifest:
+def begun_manifest(ready: Ready, run: Store, old: RunManifest | None, command: str) -> RunManifest:
     """The manifest of a run that begins or continues.
+
+    Args:
+        ready: what to run.
+        run: the run's folder.
+        old: the manifest that is there, if there is one.
+        command: the command line.
 
     Raises:
         UserError: the run exists with other settings, or its folder holds other files.
     """
-    old = read_manifest(run)
     if old is None:
         refuse_to_overwrite(run)
     manifest = new_manifest(
         ready.settings,
         command=command,
-        decided=deciding_settings(ready.settings, ready.recipe, ready.admission.workers),
+        decided=deciding_settings(ready.settings, ready.recipe, ready.admission),
         recipe=ready.recipe,
         nodes=ready.nodes,
         weights={base: found.record for base, found in ready.weights.items()},
@@ -190,11 +197,11 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
         seconds: time that this driver worked on it.
     """
     manifest = read_manifest(run) or manifest
-    by_name = {name: read_result(run, name).status for name in manifest.experiments}
-    statuses = set(by_name.values())
+    by_folder = {folder: read_result(run, folder).status for folder in manifest.folders}
+    statuses = set(by_folder.values())
     digests = {
-        name: hashlib.sha256(run.get(f"{name}/{RESULT}")).hexdigest()
-        for name, its in by_name.items()
+        folder: hashlib.sha256(run.get(f"{folder}/{RESULT}")).hexdigest()
+        for folder, its in by_folder.items()
         # Another driver writes the others again.
         if its not in ("queued", "running")
     }
@@ -221,19 +228,19 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def claimed(run: Store, experiments: Sequence[Experiment]) -> Iterator[None]:
-    """Hold the locks of experiments, so that no second driver trains them at the same time.
+def claimed(run: Store, replicates: Sequence[Replicate]) -> Iterator[None]:
+    """Hold the locks of replicates, so that no second driver trains them at the same time.
 
     Raises:
         UserError: another driver has one of them.
     """
     with contextlib.ExitStack() as stack:
-        for experiment in experiments:
+        for one in replicates:
             try:
-                stack.enter_context(held(run, f".{experiment.name}.lock", wait=False))
+                stack.enter_context(held(run, f".{flat(one.key)}.lock", wait=False))
             except LockTaken:
                 raise UserError(
-                    f"{run.url}: another process is training {experiment.name} in this run; wait "
+                    f"{run.url}: another process is training {one.key} in this run; wait "
                     "for it, stop it, or use another --run-name"
                 ) from None
         yield

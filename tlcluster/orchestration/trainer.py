@@ -5,11 +5,11 @@ from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from tlcluster.experiments import Experiment
 from tlcluster.orchestration.admission import Admission, workers_that_fit
 from tlcluster.orchestration.cluster import nodes
 from tlcluster.orchestration.ray_internals import new_trainer
 from tlcluster.orchestration.ready import Ready
+from tlcluster.orchestration.replicates import Replicate, flat
 from tlcluster.orchestration.worker import Order, run_worker
 from tlcluster.settings import worker_range
 from tlcluster.training.task import Task
@@ -19,7 +19,7 @@ from tlcluster.training.weights import weights_name
 def new_task(
     ready: Ready,
     index_sha256: str,
-    experiment: Experiment,
+    replicate: Replicate,
     *,
     output: str,
     run: str,
@@ -32,17 +32,20 @@ def new_task(
     Args:
         ready: what to run, where.
         index_sha256: of the data set.
-        experiment: what to train.
+        replicate: what to train.
         output: address of the folder of all runs, where features are kept too.
         run: address of the run's own folder.
         started: when the command was started, in seconds since 1970.
         earlier_seconds: for how long earlier attempts had workers.
         attempt: its number, counted from 1.
     """
-    settings, weights = ready.settings, ready.weights[experiment.base].record
+    settings, experiment = ready.settings, replicate.experiment
+    weights, view_seed = ready.weights[experiment.base].record, ready.recipe.view_seed
     return Task(
         experiment=experiment,
-        seed=settings.seed,
+        folder=replicate.key,
+        seed=replicate.seed,
+        base_seed=settings.seed,
         store=ready.store.url,
         index_sha256=index_sha256,
         run=run,
@@ -50,7 +53,7 @@ def new_task(
         weights=weights_name(experiment.base, weights, settings.seed),
         weights_found=weights.found,
         views=settings.views,
-        view_seed=settings.seed_of_views,
+        view_seed=replicate.seed if view_seed is None else view_seed,
         scale_batch=settings.scale_batch,
         checkpoint_seconds=settings.checkpoint_seconds,
         storage_wait=60 * settings.storage_wait,
@@ -76,7 +79,7 @@ def trainer_for(
         admission: what each of them reserves.
         scratch: a folder for what Ray itself writes.
     """
-    name = order.task.experiment.name
+    name = order.task.folder
     resources = {"CPU": admission.cpus_per_worker}
     if admission.gpus_per_worker:
         resources["GPU"] = admission.gpus_per_worker
@@ -94,7 +97,7 @@ def trainer_for(
             placement_strategy="PACK" if admission.gpus_per_worker else "SPREAD",
         ),
         run_config=RunConfig(
-            name=f"{run_name}-{name}",
+            name=f"{run_name}-{flat(name)}",
             # Checkpoints and records go to the output by `train`; Ray itself keeps nothing.
             storage_path=str(scratch),
             # The driver retries: it knows which errors a new attempt cannot avoid.

@@ -9,8 +9,8 @@ from tlcluster.checkup.versions import versions_finding
 from tlcluster.orchestration.attempt import reason
 from tlcluster.orchestration.inspector import AT_ONCE, Arrival
 
-ARRIVE_SECONDS = 30.0
-"""For a worker's process to start."""
+ARRIVE_SHARE = 0.6
+"""Of the time for all checks: for a worker's process to start."""
 
 WAY_OUT = {
     "clock": "see whether the node is overloaded",
@@ -38,7 +38,12 @@ class Answers(NamedTuple):
 
 
 def node_findings(
-    answers: Answers, drivers: Mapping[str, str], names: Mapping[Place, str], *, connects: bool
+    answers: Answers,
+    drivers: Mapping[str, str],
+    names: Mapping[Place, str],
+    seconds: float,
+    *,
+    connects: bool,
 ) -> list[Finding]:
     """The findings of one node.
 
@@ -46,11 +51,12 @@ def node_findings(
         answers: of its inspector.
         drivers: the versions at the driver.
         names: where an inspector listens → name of its node.
+        seconds: for all answers.
         connects: whether workers connect with each other.
     """
     arrival = answers.arrival
     if not isinstance(arrival, Arrival):
-        return [absent(arrival)]
+        return [absent(arrival, seconds)]
     if not connects:
         network = Finding("network", "not used: one worker per experiment")
     elif arrival.place is None:
@@ -61,34 +67,36 @@ def node_findings(
             "(ray start --node-ip-address), or train with --workers 1",
         )
     elif answers.links is None or isinstance(answers.links, Exception):
-        network = judged("network", answers.links)
+        network = judged("network", answers.links, seconds)
     else:
         network = network_finding(answers.links, names, arrival.ports)
     return [
         versions_finding(arrival.versions, drivers),
-        judged("clock", answers.clock),
-        *(judged(check, answers.checks.get(check)) for check in AT_ONCE),
+        judged("clock", answers.clock, seconds),
+        *(judged(check, answers.checks.get(check), seconds) for check in AT_ONCE),
         network,
     ]
 
 
-def judged(check: str, answer: Finding | Exception | None) -> Finding:
+def judged(check: str, answer: Finding | Exception | None, seconds: float) -> Finding:
     """The finding of an answer, also of one that did not come."""
     if isinstance(answer, Finding):
         return answer
     if answer is None:
-        return Finding(check, "no answer", f"{check}: no answer in time; {WAY_OUT[check]}")
+        fault = f"{check}: no answer in {seconds:g} s; {WAY_OUT[check]}, or give it more --seconds"
+        return Finding(check, "no answer", fault)
     return Finding(check, "failed", f"{check}: {reason(answer)}; {WAY_OUT[check]}")
 
 
-def absent(answer: Exception | None) -> Finding:
+def absent(answer: Exception | None, seconds: float) -> Finding:
     """The finding of a node on which no worker came up."""
     if answer is None:
         return Finding(
             "worker",
             "did not start",
-            f"no worker started within {ARRIVE_SECONDS:.0f} s; see with `ray status` that nothing "
-            "else holds the node's CPUs and GPUs, and that the node is not overloaded",
+            f"no worker started within {ARRIVE_SHARE * seconds:g} s; see with `ray status` that "
+            "nothing else holds the node's CPUs and GPUs, and that the node is not overloaded, or "
+            "give it more --seconds",
         )
     return Finding(
         "worker",

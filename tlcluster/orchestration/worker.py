@@ -34,7 +34,7 @@ def run_worker(order: dict[str, Order]) -> None:
         StoreUnavailable: storage did not answer for `Task.storage_wait` seconds.
     """
     told = order["order"]
-    name = told.task.experiment.name
+    name = told.task.folder
     told.board.hello.remote(name, ray.get_runtime_context().current_actor)
     try:
         refuse_other_versions(told.versions)
@@ -57,7 +57,7 @@ def _train(order: Order) -> None:
 
     task, board = order.task, order.board
     context = ray.train.get_context()
-    name, rank = task.experiment.name, context.get_world_rank()
+    name, rank = task.folder, context.get_world_rank()
 
     def report(record: EpochRecord) -> None:
         ray.train.report(record.model_dump())

@@ -69,7 +69,7 @@ class Metrics(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two experiments on the same test images."""
+    """Two experiments on the same test images, with one seed each."""
 
     a: str
     b: str
@@ -84,6 +84,8 @@ class Comparison(NamedTuple):
     p_value: float
     p_holm: float
     """`p_value` adjusted for all the comparisons that were made together."""
+    effect: float
+    """Cohen's h; see `tlcluster.report.seeds.contrast.cohens_h`."""
 
 
 def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool = True) -> Metrics:
@@ -144,7 +146,11 @@ def compare(experiments: Mapping[str, Predictions]) -> tuple[Comparison, ...]:
         UserError: two experiments were not tested on the same images.
     """
     for a, b in itertools.combinations(experiments, 2):
-        _check_same_images(a, b, experiments[a], experiments[b])
+        if not same_images(experiments[a], experiments[b]):
+            raise UserError(
+                f"{a} and {b} were tested on different images and cannot be compared; "
+                "run both again under one new run name"
+            )
     right = {name: right_of(predictions) for name, predictions in experiments.items()}
     return tuple(
         Comparison(
@@ -157,6 +163,7 @@ def compare(experiments: Mapping[str, Predictions]) -> tuple[Comparison, ...]:
             test=one.test,
             p_value=one.p_value,
             p_holm=one.p_holm,
+            effect=one.effect,
         )
         for one in contrasts({name: row[np.newaxis] for name, row in right.items()})
     )
@@ -168,9 +175,6 @@ def right_of(predictions: Predictions) -> npt.NDArray[np.bool_]:
     return right
 
 
-def _check_same_images(a_name: str, b_name: str, a: Predictions, b: Predictions) -> None:
-    if not (np.array_equal(a.source, b.source) and np.array_equal(a.label, b.label)):
-        raise UserError(
-            f"{a_name} and {b_name} were tested on different images and cannot be compared; "
-            "run both again under one new run name"
-        )
+def same_images(a: Predictions, b: Predictions) -> bool:
+    """Whether two trainings were tested on the same images, in the same order."""
+    return np.array_equal(a.source, b.source) and np.array_equal(a.label, b.label)

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jinja2
 
@@ -10,7 +10,17 @@ from tlcluster import cinic10
 from tlcluster.experiments import OPTIONS, RECIPE
 from tlcluster.records import RunManifest
 from tlcluster.report.classes import MANY_CLASSES, listed_classes, most_confused
-from tlcluster.report.columns import GROUPS, View, page_columns, rows, text
+from tlcluster.report.columns import (
+    COLUMNS,
+    GROUPS,
+    STUDY,
+    TEST,
+    View,
+    page_columns,
+    replicate_rows,
+    rows,
+    text,
+)
 from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.figures.style import COLOURS, Style, styles
 from tlcluster.report.formats import (
@@ -25,10 +35,17 @@ from tlcluster.report.formats import (
     points,
     time_unit,
 )  # fmt: skip
-from tlcluster.report.runs import ExperimentRun, Run
 from tlcluster.report.seeds.proportions import SIGNIFICANT
-from tlcluster.report.sentences import MANY_EXPERIMENTS, differences, subject, verdict
+from tlcluster.report.sentences import (
+    MANY_EXPERIMENTS,
+    differences,
+    limits,
+    replications,
+    subject,
+    verdict,
+)
 from tlcluster.report.study import comparable
+from tlcluster.report.trained import ExperimentRun, Run
 
 MEASURES = (("precision", "P"), ("recall", "R"), ("f1", "F1"))
 """Of a class: the field of its metrics, and the heading of its column."""
@@ -52,24 +69,31 @@ def page_environment(*packages: str) -> jinja2.Environment:
 def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
     """The page: one file that refers to nothing outside itself, all text from records escaped."""
     environment = page_environment("tlcluster.report")
+    replicates = [one for experiment in run.experiments for one in experiment.replicates]
     environment.filters.update(
         percent=percent, points=points, number=number, p_value=p_value, duration=duration,
         gib=gib, moment=moment, listing=listing, plain=plain,
     )  # fmt: skip
-    longest = max((experiment.result.wall_seconds for experiment in run.experiments), default=0)
+    longest = max((one.result.wall_seconds for one in replicates), default=0)
     view = View(accuracy_digits(run), *time_unit(longest))
     scored = [experiment for experiment in run.experiments if experiment.metrics]
-    tested = [one.metrics for one in scored if one.metrics]
-    accuracies = [metrics.accuracy for metrics in tested]
-    best = scored[accuracies.index(max(accuracies))] if scored else None
+    of_first = [one.metrics for one in scored if one.metrics]
+    compared = [one for one in run.experiments if one.accuracy]
+    means = [one.accuracy.mean for one in compared if one.accuracy]
+    best = compared[means.index(max(means))] if compared else None
     columns = page_columns(run)
+    of_seeds = [column for column in page_columns(run, COLUMNS) if column.group != STUDY]
     study = comparable(run)
     return environment.get_template("report.html").render(
         run=run,
         manifest=run.manifest,
         experiments=run.experiments,
         scored=scored,
+        compared=compared,
+        tested=[one.metrics for one in replicates if one.metrics],
         best=best,
+        limits=limits(run),
+        covered=listing({one.accuracy.covers: None for one in compared if one.accuracy}),
         figures={name: figure.inline for name, figure in drawn.items()},
         styles=styles(run.manifest.experiments),
         colours=COLOURS,
@@ -78,13 +102,22 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         columns=columns,
         groups=[(group, sum(column.group == group for column in columns)) for group in GROUPS],
         rows=rows(run),
+        replicates=replicates,
+        two=any(len(one.tested) == 2 for one in compared),
+        seed_columns=of_seeds,
+        seed_tested=sum(column.group == TEST for column in of_seeds),
+        seed_rows=replicate_rows(run),
         cell=lambda column, row: text(column, row, view),
         cinic=run.manifest.dataset.name == cinic10.NAME,
         many=len(run.manifest.dataset.classes) > MANY_CLASSES,
         measures=MEASURES if len(scored) <= MANY_MEASURES else MEASURES[-1:],
-        listed=listed_classes(tested) if tested else [],
-        confused=most_confused(tested) if tested else [],
+        listed=listed_classes(of_first) if of_first else [],
+        confused=most_confused(of_first) if of_first else [],
         differences=differences(run),
+        replications=replications(run),
+        spent=sum(one.result.wall_seconds for one in replicates),
+        pairs=len(run.contrasts),
+        smallest=least_and_most([one.smallest for one in run.contrasts], view.digits),
         verdict=verdict(run),
         significant=SIGNIFICANT,
         many_experiments=MANY_EXPERIMENTS,
@@ -96,6 +129,15 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         dashes=dashes,
         workers=workers,
         median_epoch=median_epoch,
+    )
+
+
+def least_and_most(differences: Sequence[float], digits: int) -> str:
+    """In percentage points: `1.2 to 1.5`, or one number if they are the same; "" if none."""
+    if not differences:
+        return ""
+    return " to ".join(
+        dict.fromkeys(percent(end, digits) for end in (min(differences), max(differences)))
     )
 
 
@@ -141,5 +183,10 @@ def dashes(style: Style, width: float) -> str:
 
 def accuracy_digits(run: Run) -> int:
     """Decimals of a per cent: below ten thousand test images the second one means nothing."""
-    tested = [one.metrics.images for one in run.experiments if one.metrics]
+    tested = [
+        metrics.images
+        for experiment in run.experiments
+        for one in experiment.replicates
+        if (metrics := one.metrics)
+    ]
     return 2 if tested and min(tested) >= 10_000 else 1

@@ -1,83 +1,38 @@
-"""A run: what its records hold, and the metrics that follow from them."""
+"""A run is read: what its records hold, and the metrics that follow from them."""
 
 import contextlib
 import difflib
-import math
+import itertools
 import re
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
 
 from tlcluster import cinic10, records
 from tlcluster.errors import UserError
-from tlcluster.experiments import EXPERIMENTS
+from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
-from tlcluster.records import (
-    EpochRecord,
-    ExperimentConfig,
-    ExperimentResult,
-    RunManifest,
-    Status,
-)
+from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
 from tlcluster.report.formats import shorten
-from tlcluster.report.metrics import Comparison, Metrics, Predictions, compare, evaluate
-from tlcluster.report.reading import damaged, read_epochs, read_predictions, read_record
+from tlcluster.report.metrics import Predictions, compare, evaluate, right_of, same_images
+from tlcluster.report.reading import (
+    DamagedRecord,
+    damaged,
+    read_epochs,
+    read_predictions,
+    read_record,
+)
+from tlcluster.report.seeds.accuracy import accuracy
+from tlcluster.report.seeds.contrast import contrasts
+from tlcluster.report.seeds.moments import Right
+from tlcluster.report.seeds.replication import replication
+from tlcluster.report.study import comparable
+from tlcluster.report.trained import ExperimentRun, Replicate, Run
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
 _ADVICE = f"give the folder of one run, OUTPUT/RUN-NAME, as `{typed('run')}` wrote it"
 _EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class ExperimentRun(NamedTuple):
-    """One experiment of a run, as far as it got."""
-
-    name: str
-    status: Status
-    config: ExperimentConfig | None
-    epochs: tuple[EpochRecord, ...]
-    result: ExperimentResult
-    """If the experiment has not written one, what follows from its epochs."""
-    metrics: Metrics | None
-    """None until there are predictions."""
-
-    @property
-    def title(self) -> str:
-        """Its name if it has no title."""
-        if self.config is not None:
-            return self.config.experiment.title or self.name
-        return EXPERIMENTS[self.name].title if self.name in EXPERIMENTS else self.name
-
-    @property
-    def summary(self) -> str:
-        if self.config is not None:
-            return self.config.experiment.summary
-        return EXPERIMENTS[self.name].summary if self.name in EXPERIMENTS else ""
-
-    @property
-    def epochs_run(self) -> int:
-        """The result of an interrupted experiment may not count its last epochs."""
-        return max(self.result.epochs_run, len(self.epochs))
-
-    @property
-    def best_so_far(self) -> int | None:
-        """The epoch whose weights were kept, else the best one yet: the first of equals."""
-        scores = {
-            record.epoch: record.val_accuracy
-            for record in self.epochs
-            if math.isfinite(record.val_accuracy)
-        }
-        if self.result.best_epoch in scores:
-            return self.result.best_epoch
-        return max(scores, key=lambda epoch: scores[epoch]) if scores else None
-
-
-class Run(NamedTuple):
-    """A run with the metrics that follow from its predictions."""
-
-    manifest: RunManifest
-    experiments: tuple[ExperimentRun, ...]
-    comparisons: tuple[Comparison, ...]
-    """Between experiments that have predictions."""
 
 
 def open_run(url: str) -> Store:
@@ -123,11 +78,19 @@ def manifest_of(store: Store, prefix: str = "") -> RunManifest:
             raise damaged(store, prefix + records.MANIFEST, f"{shown} is no experiment's name")
         if name in manifest.experiments[:position]:
             raise damaged(store, prefix + records.MANIFEST, f"{shown} is named twice")
+    seeds = manifest.all_seeds
+    if seeds[0] != manifest.seed or len(set(seeds)) < len(seeds):
+        what = f"its seeds are not {manifest.seed} and others, each once"
+        raise damaged(store, prefix + records.MANIFEST, what)
     return manifest
 
 
 def read_run(store: Store, prefix: str = "") -> Run:
     """Everything that is there of a run; only its manifest must be.
+
+    Of an experiment's first seed, a damaged record is an error. Another seed
+    that has one, or was tested on other images, gets the status `damaged` and
+    no part in the statistics.
 
     Args:
         store: holds the run.
@@ -137,23 +100,94 @@ def read_run(store: Store, prefix: str = "") -> Run:
         UserError: there is no run, or a record is damaged.
     """
     manifest = manifest_of(store, prefix)
-    predictions: dict[str, Predictions] = {}
-    experiments = []
-    for name in manifest.experiments:
-        experiment, predicted = _read_experiment(store, f"{prefix}{name}/", name, manifest)
-        experiments.append(experiment)
-        if predicted is not None:
-            predictions[name] = predicted
-    return Run(manifest, tuple(experiments), compare(predictions))
+    first, *others = manifest.all_seeds
+    firsts = {name: _read(store, prefix, manifest, name, first) for name in manifest.experiments}
+    predictions = {name: told for name, (_, told) in firsts.items() if told is not None}
+    # First of all, because it checks that the experiments were tested on the same images.
+    comparisons = compare(predictions)
+    tested = next(iter(predictions.values()), None)
+    right = {name: [right_of(predictions[name])] if name in predictions else [] for name in firsts}
+    replicates = {name: [replicate] for name, (replicate, _) in firsts.items()}
+    for name, seed in itertools.product(manifest.experiments, others):
+        # Predictions may be gigabytes: of these seeds, no more than two are in memory.
+        replicate, told = _read_other(store, prefix, manifest, name, seed, tested)
+        replicates[name].append(replicate)
+        if told is not None:
+            tested = tested or told
+            right[name].append(right_of(told))
+    tables = {name: np.stack(rows) for name, rows in right.items() if rows}
+    experiments = tuple(
+        ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
+    )
+    run = Run(manifest, experiments, comparisons, contrasts(tables))
+    origins = _origins(manifest, tested)
+    study = comparable(run)
+    return run._replace(
+        experiments=tuple(
+            _with_statistics(one, tables[one.name], origins, study.get(one.name))
+            if one.name in tables
+            else one
+            for one in experiments
+        )
+    )
 
 
-def _read_experiment(
-    store: Store, prefix: str, name: str, manifest: RunManifest
-) -> tuple[ExperimentRun, Predictions | None]:
+def _origins(manifest: RunManifest, tested: Predictions | None) -> dict[str, Right]:
+    """Origin → (images,) whether a test image is from there; see `Metrics.per_origin`."""
+    if tested is None or manifest.dataset.name != cinic10.NAME:
+        return {}
+    of = np.array([cinic10.origin_of(source) for source in tested.source])
+    return {name: here for name in cinic10.ORIGINS if (here := of == name).any()}
+
+
+def _with_statistics(
+    experiment: ExperimentRun, right: Right, origins: dict[str, Right], study: StudyResult | None
+) -> ExperimentRun:
+    return experiment._replace(
+        accuracy=accuracy(right),
+        origins={name: accuracy(right[:, here]) for name, here in origins.items()},
+        replication=replication(right, study.accuracy, study.test_images) if study else None,
+    )
+
+
+def _read_other(
+    store: Store,
+    prefix: str,
+    manifest: RunManifest,
+    name: str,
+    seed: int,
+    tested: Predictions | None,
+) -> tuple[Replicate, Predictions | None]:
+    """A replicate of another seed than the run's first; see `read_run`.
+
+    Args:
+        tested: predictions for the images that it must have been tested on; None if there are none.
+    """
+    try:
+        replicate, told = _read(store, prefix, manifest, name, seed)
+    except DamagedRecord as error:
+        # Without the run's place: the same records make the same report wherever they are.
+        why = str(error).removeprefix(f"{store.url}/{prefix}")
+        result = ExperimentResult(status="failed", error=why)
+        return Replicate(seed, "damaged", None, (), result, None), None
+    if told is None or tested is None or same_images(told, tested):
+        return replicate, told
+    other = "tested on other images than the other trainings of the run"
+    result = replicate.result.model_copy(update={"error": other})
+    return replicate._replace(status="damaged", result=result, metrics=None), None
+
+
+def _read(
+    store: Store, run_prefix: str, manifest: RunManifest, name: str, seed: int
+) -> tuple[Replicate, Predictions | None]:
+    folder = records.replicate_folder(name, seed, manifest.seed)
+    prefix = f"{run_prefix}{folder}/"
     config = read_record(ExperimentConfig, store, prefix + records.CONFIG)
     if config is not None and config.experiment.name != name:
         other = shorten(repr(config.experiment.name), 40)
         raise damaged(store, prefix + records.CONFIG, f"it belongs to the experiment {other}")
+    if config is not None and config.seed != seed != manifest.seed:
+        raise damaged(store, prefix + records.CONFIG, f"it belongs to the seed {config.seed}")
     epochs = read_epochs(store, prefix + records.EPOCHS)
     result = read_record(ExperimentResult, store, prefix + records.RESULT)
     started = config is not None or bool(epochs)
@@ -171,4 +205,4 @@ def _read_experiment(
     predictions = read_predictions(store, prefix + records.PREDICTIONS, len(classes))
     origins = manifest.dataset.name == cinic10.NAME
     metrics = evaluate(predictions, classes, origins=origins) if predictions else None
-    return ExperimentRun(name, status, config, epochs, result, metrics), predictions
+    return Replicate(seed, status, config, epochs, result, metrics), predictions

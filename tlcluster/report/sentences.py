@@ -7,9 +7,10 @@ from tlcluster import cinic10
 from tlcluster.backbones import BACKBONES
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
 from tlcluster.report.formats import listing, plain, shorten
-from tlcluster.report.runs import Run
+from tlcluster.report.seeds import words
 from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.study import base_of, comparable
+from tlcluster.report.trained import Run
 
 MANY_EXPERIMENTS = 6
 """The verdict on more of them is about the best one only."""
@@ -53,17 +54,17 @@ def differences(run: Run) -> list[str]:
                 f"The {split} split has {images:,} images; the study's has "
                 f"{listing(f'{count:,}' for count in sorted(theirs))}."
             )
-    origins = {origin.name for one in ours if one.metrics for origin in one.metrics.per_origin}
+    origins = {origin for one in ours for origin in one.origins}
     if origins == {"cifar"}:
         said.append(
             "Every test image comes from CIFAR-10, whose images are easier than the ImageNet "
             "ones that CINIC-10 adds and the study had."
         )
     seeds = {result.seed for result in published}
-    if seeds and seeds != {manifest.seed}:
-        said.append(
-            f"The seed is {manifest.seed}; the study's is {listing(str(s) for s in sorted(seeds))}."
-        )
+    if seeds and seeds != set(manifest.all_seeds):
+        ours_ = listing(str(seed) for seed in manifest.all_seeds)
+        are = "seeds are" if run.several else "seed is"
+        said.append(f"The {are} {ours_}; the study's is {listing(str(s) for s in sorted(seeds))}.")
     changes = list(_recipe_changes([one.config.experiment for one in ours if one.config]))
     if changes:
         said.append(f"The recipe (profile {manifest.profile}) differs: {'; '.join(changes)}.")
@@ -72,7 +73,7 @@ def differences(run: Run) -> list[str]:
 
 def _recipe_changes(experiments: Sequence[Experiment]) -> Iterable[str]:
     """`epochs at most 8 instead of 55 (frozen, augmented)`, a field and a pair of values each."""
-    for field, words in RECIPE.items():
+    for field, label in RECIPE.items():
         changed: dict[tuple[Any, Any], list[str]] = {}
         for experiment in experiments:
             ours, theirs = getattr(experiment, field), getattr(EXPERIMENTS[experiment.name], field)
@@ -80,24 +81,47 @@ def _recipe_changes(experiments: Sequence[Experiment]) -> Iterable[str]:
                 changed.setdefault((ours, theirs), []).append(experiment.name)
         for (ours, theirs), names in changed.items():
             where = "" if len(names) == len(experiments) > 1 else f" ({', '.join(names)})"
-            yield f"{words} {plain(ours)} instead of {plain(theirs)}{where}"
+            yield f"{label} {plain(ours)} instead of {plain(theirs)}{where}"
+
+
+def limits(run: Run) -> str:
+    """What intervals and tests cover, and what they cannot say. Empty if nothing was tested."""
+    seeds = {one.name: len(one.tested) for one in run.experiments if one.tested}
+    return words.limits(seeds) if seeds else ""
+
+
+def replications(run: Run) -> list[str]:
+    """The verdicts on the study's figures, one sentence each. Without what differs from the study:
+    that is the same for all; see `differences`."""
+    study = comparable(run)
+    found = {one.name: one.replication for one in run.experiments if one.replication}
+    unjudged = [name for name, of in found.items() if of.interval is None]
+    return [
+        *(
+            words.replicated(name, of, study[name].test_images, [])
+            for name, of in found.items()
+            if name not in unjudged
+        ),
+        *([words.unjudged(unjudged)] if unjudged else []),
+    ]
 
 
 def verdict(run: Run) -> str:
-    """Which experiments are better than which, in words."""
-    if not run.comparisons:
+    """Which experiments are better than which, over all seeds, in words."""
+    compared = run.contrasts if run.several else run.comparisons
+    if not compared:
         return ""
     better: dict[str, list[str]] = {}
     level: list[tuple[str, str]] = []
-    for one in run.comparisons:
+    for one in compared:
         if one.p_holm >= SIGNIFICANT:
             level.append((one.a, one.b))
         else:
             winner, loser = (one.a, one.b) if one.difference > 0 else (one.b, one.a)
             better.setdefault(winner, []).append(loser)
-    tested = {name: one.metrics for one in run.experiments if one.metrics for name in [one.name]}
+    tested = {one.name: one.accuracy.mean for one in run.experiments if one.accuracy}
     if len(tested) > MANY_EXPERIMENTS:
-        best = max(tested, key=lambda name: tested[name].accuracy)
+        best = max(tested, key=lambda name: tested[name])
         return _best_of_many(best, better.get(best, []), len(tested) - 1)
     clauses = [
         f"{winner} is better than {listing(losers)}"

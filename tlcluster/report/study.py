@@ -2,7 +2,7 @@
 
 from tlcluster import cinic10
 from tlcluster.experiments import EXPERIMENTS, STUDY, StudyResult
-from tlcluster.report.runs import ExperimentRun, Run
+from tlcluster.report.trained import ExperimentRun, Run
 
 STUDY_BASE = "vgg16"
 

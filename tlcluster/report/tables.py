@@ -1,112 +1,217 @@
-"""The report's numbers for other programs: `results.json` and `summary.csv`."""
+"""The report's numbers for other programs: `results.json`, `summary.csv` and `seeds.csv`."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from tlcluster.experiments import StudyResult
 from tlcluster.report.classes import MANY_CLASSES
-from tlcluster.report.columns import COLUMNS, rows
-from tlcluster.report.metrics import Comparison, Metrics
-from tlcluster.report.runs import ExperimentRun, Run
-from tlcluster.report.study import published
+from tlcluster.report.columns import ACROSS, COLUMNS, Column, Row, replicate_rows, rows
+from tlcluster.report.metrics import Metrics
+from tlcluster.report.results import VERSION, Results
+from tlcluster.report.seeds.accuracy import Accuracy
+from tlcluster.report.seeds.words import replicated
+from tlcluster.report.sentences import differences, limits, verdict
+from tlcluster.report.study import comparable, published
+from tlcluster.report.trained import ExperimentRun, Replicate, Run
 
 
 def results_json(run: Run) -> str:
-    """What other programs read. Numbers are unrounded; unknown and non-finite ones are null.
+    """What other programs read: `tlcluster.report.results` names its fields.
 
-    `accuracy_difference` is the accuracy of `a` less that of `b`; rows of
-    `confusion` are true classes, columns predicted ones. `study` has the
-    study's results that can be compared with this run's, by name; it and
-    `per_origin` are empty unless the data set is CINIC-10.
+    Numbers are unrounded; unknown and non-finite ones are null.
     """
-    manifest = run.manifest
-    content = {
-        "run": manifest.model_dump(
-            include={
-                "name", "status", "profile", "seed", "started", "finished", "wall_seconds",
-                "versions", "hardware", "git_commit", "weights",
-            }
-        ) | {
-            "weights_by_base": {
-                base: record.model_dump() for base, record in manifest.base_weights.items()
-            },
-        },
-        "dataset": manifest.dataset.model_dump(include={"name", "index_sha256", "splits"}),
-        "experiments": [_experiment(experiment) for experiment in run.experiments],
-        "comparisons": [_comparison(comparison) for comparison in run.comparisons],
-        "study": [result.model_dump() for result in published(run)],
-    }  # fmt: skip
     # A confusion matrix of 1,000 classes has a million numbers: not a line for each.
-    indent = 2 if len(manifest.dataset.classes) <= MANY_CLASSES else None
+    indent = 2 if len(run.manifest.dataset.classes) <= MANY_CLASSES else None
+    content = results(run).model_dump(mode="json", by_alias=True)
     text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
 
-def _experiment(experiment: ExperimentRun) -> dict[str, Any]:
-    result, config = experiment.result, experiment.config
+def results(run: Run) -> Results:
+    """The numbers of a run."""
+    manifest = run.manifest
+    apart, study = differences(run), comparable(run)
+    return Results.model_validate(
+        {
+            "version": VERSION,
+            "run": {
+                **manifest.model_dump(),
+                "weights_by_base": manifest.base_weights,
+                "seeds": manifest.all_seeds,
+                "store": manifest.dataset.store,
+            },
+            "dataset": manifest.dataset.model_dump(),
+            "experiments": [
+                _experiment(one, study.get(one.name), apart) for one in run.experiments
+            ],
+            "comparisons": [
+                {
+                    "a": one.a,
+                    "b": one.b,
+                    "accuracy_difference": one.difference,
+                    "ci95": one.interval,
+                    "p_value": one.p_value,
+                    "p_adjusted": one.p_holm,
+                    "test": one.test,
+                    "only_a_right": one.only_a,
+                    "only_b_right": one.only_b,
+                    "effect_size": one.effect,
+                }
+                for one in run.comparisons
+            ],
+            "study": published(run),
+            "comparisons_across_seeds": _contrasts(run),
+            "verdict": verdict(run),
+            "limits": limits(run),
+            "differences_from_study": apart,
+        }
+    )
+
+
+def _experiment(
+    experiment: ExperimentRun, study: StudyResult | None, differences: Sequence[str]
+) -> dict[str, Any]:
+    config, metrics, found = experiment.config, experiment.metrics, experiment.replication
+    first = experiment.replicates[0]
     return {
+        **_training(first),
         "name": experiment.name,
         "title": experiment.title,
-        "status": experiment.status,
-        "error": result.error,
-        "workers": [worker.model_dump() for worker in result.workers],
-        "attempts": result.attempts,
+        "workers": experiment.result.workers,
         "trainable_params": config.trainable_params if config else None,
         "total_params": config.total_params if config else None,
-        "epochs_run": experiment.epochs_run,
-        "best_epoch": result.best_epoch,
-        "stopped_early": result.stopped_early,
-        "wall_seconds": result.wall_seconds,
-        "startup_seconds": result.startup_seconds,
-        "images_per_second": result.images_per_second,
-        "test": _test(experiment.metrics) if experiment.metrics else None,
+        "test": metrics
+        and {
+            **_score(metrics),
+            "per_class": [one._asdict() for one in metrics.per_class],
+            "confusion": metrics.confusion,
+        },
+        "summary": experiment.summary,
+        "recipe": config.experiment if config else None,
+        "replicates": [
+            {
+                **_training(one),
+                "seed": one.seed,
+                "test": _score(one.metrics) if one.metrics else None,
+            }
+            for one in experiment.replicates
+        ],
+        "across_seeds": _across_seeds(experiment),
+        "replication": {
+            "published_accuracy": found.published,
+            "published_test_images": study.test_images,
+            "prediction95": found.interval,
+            "inside": found.inside,
+            "sentence": replicated(experiment.name, found, study.test_images, differences),
+        }
+        if found and study
+        else None,
+    }
+
+
+def _training(replicate: Replicate) -> dict[str, Any]:
+    """How one training went."""
+    result, epochs = replicate.result, replicate.epochs
+    return {
+        **result.model_dump(exclude={"workers", "sha256"}),
+        "status": replicate.status,
+        "epochs_run": replicate.epochs_run,
         "history": {
-            "loss": [epoch.loss for epoch in experiment.epochs],
-            "accuracy": [epoch.accuracy for epoch in experiment.epochs],
-            "val_loss": [epoch.val_loss for epoch in experiment.epochs],
-            "val_accuracy": [epoch.val_accuracy for epoch in experiment.epochs],
-            "epoch_seconds": [epoch.seconds for epoch in experiment.epochs],
+            "loss": [epoch.loss for epoch in epochs],
+            "accuracy": [epoch.accuracy for epoch in epochs],
+            "val_loss": [epoch.val_loss for epoch in epochs],
+            "val_accuracy": [epoch.val_accuracy for epoch in epochs],
+            "epoch_seconds": [epoch.seconds for epoch in epochs],
         },
     }
 
 
-def _test(metrics: Metrics) -> dict[str, Any]:
+def _score(metrics: Metrics) -> dict[str, Any]:
     return {
+        "images": metrics.images,
         "loss": metrics.loss,
         "accuracy": metrics.accuracy,
         "accuracy_ci95": metrics.interval,
         "precision_macro": metrics.precision_macro,
         "recall_macro": metrics.recall_macro,
         "f1_macro": metrics.f1_macro,
-        "per_class": [
-            {
-                "class": one.name,
-                "precision": one.precision,
-                "recall": one.recall,
-                "f1": one.f1,
-                "support": one.support,
-            }
-            for one in metrics.per_class
-        ],
         "per_origin": {
-            one.name: {"accuracy": one.accuracy, "support": one.support}
+            one.name: {"accuracy": one.accuracy, "support": one.support, "ci95": one.interval}
             for one in metrics.per_origin
         },
-        "confusion": metrics.confusion,
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _across_seeds(experiment: ExperimentRun) -> dict[str, Any]:
+    tested = [one.metrics for one in experiment.tested if one.metrics]
+
+    def mean(measure: Callable[[Metrics], float]) -> dict[str, Any] | None:
+        values = [measure(metrics) for metrics in tested]
+        if not values:
+            return None
+        sd = (
+            statistics.stdev(values)
+            if len(values) > 1 and all(map(math.isfinite, values))
+            else None
+        )
+        return {"mean": experiment.mean(measure), "sd": sd}
+
     return {
-        "a": comparison.a,
-        "b": comparison.b,
-        "accuracy_difference": comparison.difference,
-        "ci95": comparison.interval,
-        "p_value": comparison.p_value,
+        "seeds": [one.seed for one in experiment.tested],
+        "accuracy": _mean_accuracy(experiment.accuracy) if experiment.accuracy else None,
+        "loss": mean(lambda metrics: metrics.loss),
+        "precision_macro": mean(lambda metrics: metrics.precision_macro),
+        "recall_macro": mean(lambda metrics: metrics.recall_macro),
+        "f1_macro": mean(lambda metrics: metrics.f1_macro),
+        "per_origin": {name: _mean_accuracy(of) for name, of in experiment.origins.items()},
+        "note": _note(len(tested)),
     }
+
+
+def _mean_accuracy(of: Accuracy) -> dict[str, Any]:
+    return {
+        "mean": of.mean,
+        "sd": of.spread,
+        "ci95": of.interval,
+        "seeds": len(of.seeds),
+        "covers": of.covers,
+    }
+
+
+def _note(seeds: int) -> str | None:
+    if seeds == 0:
+        return "No seed was tested."
+    if seeds == 1:
+        return "One seed was tested, so sd is not known and ci95 covers the test images alone."
+    return "With two seeds, ci95 may cover 90 % only." if seeds == 2 else None
+
+
+def _contrasts(run: Run) -> list[dict[str, Any]]:
+    seeds = {one.name: len(one.tested) for one in run.experiments}
+    return [
+        {
+            "a": one.a,
+            "b": one.b,
+            "seeds_a": seeds[one.a],
+            "seeds_b": seeds[one.b],
+            "accuracy_difference": one.difference,
+            "ci95": one.interval,
+            "covers": one.covers,
+            "p_value": one.p_value,
+            "p_adjusted": one.p_holm,
+            "test": one.test,
+            "effect_size": one.effect,
+            "probability_a_better": one.probability,
+            "smallest_difference": one.smallest,
+            "smallest_difference_any_seeds": one.smallest_with_any_seeds,
+        }
+        for one in run.contrasts
+    ]
 
 
 def _finite(value: Any) -> Any:
@@ -118,11 +223,24 @@ def _finite(value: Any) -> Any:
 
 
 def summary_csv(run: Run) -> str:
-    """One row for each experiment; accuracies are fractions, an empty cell is unknown."""
-    named = [column for column in COLUMNS if column.name]
+    """One row for each experiment; accuracies are fractions, an empty cell is unknown.
+
+    What is not of `seeds` or a mean is of the first seed.
+    """
+    return _rows_csv((*COLUMNS, *ACROSS), rows(run))
+
+
+def seeds_csv(run: Run) -> str:
+    """One row for each seed of each experiment, with the columns of `summary.csv` that are of
+    one seed."""
+    return _rows_csv(COLUMNS, replicate_rows(run))
+
+
+def _rows_csv(columns: Iterable[Column], of: Iterable[Row]) -> str:
+    named = [column for column in columns if column.name]
     return _csv(
         [column.name for column in named],
-        ([column.value(row) for column in named] for row in rows(run)),
+        ([column.value(row) for column in named] for row in of),
     )
 
 

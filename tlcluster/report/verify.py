@@ -22,8 +22,9 @@ from tlcluster.records import ExperimentResult
 from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.formats import shorten
 from tlcluster.report.page import render_page
-from tlcluster.report.reading import read_predictions, read_record
-from tlcluster.report.runs import Run, read_run
+from tlcluster.report.reading import DamagedRecord, read_predictions, read_record
+from tlcluster.report.runs import read_run
+from tlcluster.report.trained import Run
 from tlcluster.report.write import INDEX, tables
 from tlcluster.storage.protocol import LARGEST, ObjectMissing, ObjectTooLarge, Store
 
@@ -64,8 +65,8 @@ def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
         UserError: there is no run, or a record is damaged.
     """
     run = read_run(store)
-    for name in run.manifest.experiments:
-        yield from _digests(store, run, name)
+    for folder in run.manifest.folders:
+        yield from _digests(store, run, folder)
     yield _data_set(run, store, split)
     for name, content in tables(run).items():
         yield _table(store, f"{records.REPORT}/{name}", content)
@@ -75,18 +76,22 @@ def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
     yield _page(store, render_page(run, figures))
 
 
-def _digests(store: Store, run: Run, name: str) -> Iterator[Claim]:
-    """Whether the files of an experiment are those that its training wrote."""
-    key = f"{name}/{records.RESULT}"
-    known = run.manifest.results_sha256.get(name)
-    result = read_record(ExperimentResult, store, key)
+def _digests(store: Store, run: Run, folder: str) -> Iterator[Claim]:
+    """Whether the files of one seed of an experiment are those that its training wrote."""
+    key = f"{folder}/{records.RESULT}"
+    known = run.manifest.results_sha256.get(folder)
+    try:
+        result = read_record(ExperimentResult, store, key)
+    except DamagedRecord:
+        # Only of another seed than the first, without which there is no run.
+        result = ExperimentResult(status="failed")
     status = result.status if result else "queued"
     yield _same_bytes(store, key, known, "the manifest", status)
     if result is None or result.status != "finished":
         return
     for file in (records.PREDICTIONS, records.WEIGHTS):
         digest = result.sha256.get(file)
-        yield _same_bytes(store, f"{name}/{file}", digest, f"{name}/{records.RESULT}", "finished")
+        yield _same_bytes(store, f"{folder}/{file}", digest, key, "finished")
 
 
 def _same_bytes(store: Store, key: str, known: str | None, by: str, status: str) -> Claim:
@@ -114,9 +119,13 @@ def _data_set(run: Run, store: Store, split: SplitImages | None) -> Claim:
         where = shorten(run.manifest.dataset.store, 200)
         return Claim(claim, "not checked", (f"give the data set, {where}, with --store",))
     wrong = []
-    for name in run.manifest.experiments:
-        key = f"{name}/{records.PREDICTIONS}"
-        predicted = read_predictions(store, key, len(run.manifest.dataset.classes))
+    for folder in run.manifest.folders:
+        key = f"{folder}/{records.PREDICTIONS}"
+        try:
+            predicted = read_predictions(store, key, len(run.manifest.dataset.classes))
+        except DamagedRecord:
+            wrong.append(f"{key}: damaged")
+            continue
         if predicted is not None and not (
             np.array_equal(predicted.source, split.source)
             and np.array_equal(predicted.label, split.label)
@@ -127,7 +136,8 @@ def _data_set(run: Run, store: Store, split: SplitImages | None) -> Claim:
 
 def _table(store: Store, key: str, ours: str) -> Claim:
     """Whether a table of the report has the numbers that follow from the records."""
-    differences = _of_json if key.endswith(".json") else _of_csv
+    kinds = {"json": _of_json, "csv": _of_csv}
+    differences = kinds.get(key.rpartition(".")[2], _of_lines)
     return _same_text(store, key, f"{key} has the numbers of the records", ours, differences)
 
 

@@ -1,6 +1,8 @@
 """Records → the report: `index.html`, `summary.csv`, `results.json` and the figures.
 
-With many classes also `per_class.csv` and one `confusion_<experiment>.csv` for each experiment.
+For a paper also `tables.tex`, `numbers.tex` and `tables.md`.
+With several seeds also `seeds.csv`. With many classes also `per_class.csv` and one
+`confusion_<experiment>.csv` for each experiment.
 """
 
 from collections.abc import Mapping
@@ -8,9 +10,19 @@ from collections.abc import Mapping
 from tlcluster import records
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.figures.draw import draw_figures
+from tlcluster.report.latex import numbers_tex, tables_tex
+from tlcluster.report.markdown import tables_md
 from tlcluster.report.page import render_page
-from tlcluster.report.runs import Run, read_run
-from tlcluster.report.tables import confusion_csv, per_class_csv, results_json, summary_csv
+from tlcluster.report.paper import paper
+from tlcluster.report.runs import read_run
+from tlcluster.report.tables import (
+    confusion_csv,
+    per_class_csv,
+    results_json,
+    seeds_csv,
+    summary_csv,
+)
+from tlcluster.report.trained import Run
 from tlcluster.storage.protocol import Store
 
 INDEX = f"{records.REPORT}/index.html"
@@ -47,7 +59,16 @@ def write_report(store: Store, run_prefix: str = "") -> str:
 
 def tables(run: Run) -> Mapping[str, str]:
     """The files of the report with numbers for other programs: name → content."""
-    found = {"summary.csv": summary_csv(run), "results.json": results_json(run)}
+    of, name = paper(run), run.manifest.name
+    found = {
+        "summary.csv": summary_csv(run),
+        "results.json": results_json(run),
+        "tables.tex": tables_tex(of, name),
+        "numbers.tex": numbers_tex(of, name),
+        "tables.md": tables_md(of),
+    }
+    if run.several:
+        found["seeds.csv"] = seeds_csv(run)
     if len(run.manifest.dataset.classes) > MANY_CLASSES:
         # The page shows the extremes only.
         found["per_class.csv"] = per_class_csv(run)

@@ -3,7 +3,7 @@
 A checkpoint is one object, written as a whole: an uncompressed `.npz` with the
 state as JSON and the numbered arrays, read without pickle:
 
-    <experiment>/checkpoints/<epoch>-<step>-<sha256>.npz
+    <training>/checkpoints/<epoch>-<step>-<sha256>.npz
 
 The sha256 is that of the content. Without it, a damaged zip directory could
 look like one with fewer arrays.
@@ -44,21 +44,21 @@ class Checkpoint(NamedTuple):
 _GROUPS = ("weights", "optimizer", "best")
 
 
-def save_checkpoint(run: Store, experiment: str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to `<experiment>/checkpoints/`; it and the one before are kept."""
+def save_checkpoint(run: Store, folder: str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to `<training>/checkpoints/`; it and the one before are kept."""
     state = checkpoint.state
     arrays = {"state": np.frombuffer(state.model_dump_json().encode(), np.uint8)}
     for group in _GROUPS:
         for number, array in enumerate(getattr(checkpoint, group)):
             arrays[f"{group}/{number:04d}"] = array
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint.npz"
+    with tempfile.TemporaryDirectory() as local:
+        path = Path(local) / "checkpoint.npz"
         np.savez(path, **arrays)  # type: ignore[arg-type]
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        key = f"{experiment}/{CHECKPOINTS}/{state.epoch:04d}-{state.step:08d}-{sha256}.npz"
+        key = f"{folder}/{CHECKPOINTS}/{state.epoch:04d}-{state.step:08d}-{sha256}.npz"
         run.put(key, path)
-    keys = _keys(run, experiment)
+    keys = _keys(run, folder)
     # A later checkpoint must be unreadable, or we would have resumed from it.
     kept = [other for other in keys if other <= key][-KEPT:]
     for other in keys:
@@ -74,17 +74,17 @@ class Loaded(NamedTuple):
 
 
 def load_checkpoint(
-    run: Store, experiment: str, fits: Callable[[Checkpoint], bool] = lambda _: True
+    run: Store, folder: str, fits: Callable[[Checkpoint], bool] = lambda _: True
 ) -> Loaded | None:
     """The newest checkpoint that is whole and that fits, or None.
 
     Args:
         run: the run's folder.
-        experiment: its name.
+        folder: of the training, in the run's.
         fits: whether the training could have written a checkpoint. Anyone who can write to the
             folder can compute the sha256 in the name.
     """
-    for key in reversed(_keys(run, experiment)):
+    for key in reversed(_keys(run, folder)):
         try:
             content = run.get(key)
         except (ObjectMissing, ObjectTooLarge):
@@ -96,20 +96,20 @@ def load_checkpoint(
     return None
 
 
-def delete_checkpoints(run: Store, experiment: str) -> None:
+def delete_checkpoints(run: Store, folder: str) -> None:
     """Remove the checkpoints of a finished experiment."""
-    for key in _keys(run, experiment):
+    for key in _keys(run, folder):
         run.delete(key)
 
 
 _NAME = re.compile(r"\d{4,}-\d{8,}-[0-9a-f]{64}\.npz")
 
 
-def _keys(run: Store, experiment: str) -> list[str]:
+def _keys(run: Store, folder: str) -> list[str]:
     """Keys of the checkpoints, the newest last. Other objects in the folder are not ours."""
-    folder = f"{experiment}/{CHECKPOINTS}/"
-    found = (item.key for item in run.list(folder))
-    return sorted(key for key in found if _NAME.fullmatch(key.removeprefix(folder)))
+    prefix = f"{folder}/{CHECKPOINTS}/"
+    found = (item.key for item in run.list(prefix))
+    return sorted(key for key in found if _NAME.fullmatch(key.removeprefix(prefix)))
 
 
 def _decoded(content: bytes) -> Checkpoint | None:

@@ -22,11 +22,11 @@ class Events:
     file of an earlier attempt. On S3 the object is written again as a whole.
     """
 
-    def __init__(self, run: Store, experiment: str, history: Sequence[EpochRecord]) -> None:
+    def __init__(self, run: Store, folder: str, history: Sequence[EpochRecord]) -> None:
         """
         Args:
             run: the run's folder.
-            experiment: its name.
+            folder: of the training, in the run's.
             history: finished epochs. A file that holds them is continued, any other deleted.
         """
         self._run = run
@@ -35,10 +35,10 @@ class Events:
         self._local = tempfile.TemporaryDirectory(prefix="tlcluster-events-")
         self._writer = tf.summary.create_file_writer(self._local.name)
         (self._new,) = Path(self._local.name).iterdir()
-        self._key = f"{experiment}/{TENSORBOARD}/{self._new.name}"
+        self._key = f"{folder}/{TENSORBOARD}/{self._new.name}"
         self._earlier, self._written = b"", 0
         """Content from an earlier attempt, and the number of epochs in the file."""
-        found = [item.key for item in run.list(f"{experiment}/{TENSORBOARD}/events.out.tfevents.")]
+        found = [item.key for item in run.list(f"{folder}/{TENSORBOARD}/events.out.tfevents.")]
         if len(found) == 1 and history:
             content = run.get(found[0])
             end = epoch_ends(content).get(history[-1].epoch)

@@ -74,7 +74,7 @@ class Claim(Record):
     """The file of a claim: the worker that computes the shard, and its progress."""
 
     training: str
-    """Names the run and the experiment; only one training of a name runs at a time."""
+    """The folder of the training, which names it; only one of a name runs at a time."""
     attempt: int
     """Attempt of that training. When one begins, the workers of earlier ones are gone."""
     images: int = 0

@@ -177,7 +177,7 @@ def inputs_for(
         key=feature_key(task, index.image_shape, precision),
         base=models.base,
         strategy=strategy,
-        claim=Claim(training=f"{task.run}/{experiment.name}", attempt=task.attempt),
+        claim=Claim(training=f"{task.run}/{task.folder}", attempt=task.attempt),
         batch=at_once,
     )
     refuse_full_output(stores.features, partial(features.missing_bytes, kept_views(task)))

@@ -132,6 +132,7 @@ def build_models(
     image_shape: tuple[int, int, int],
     classes: int,
     seed: int,
+    base_seed: int | None = None,
     imagenet_weights: bytes | None,
     weights_found: str = "given",
 ) -> Models:
@@ -141,7 +142,8 @@ def build_models(
         experiment: decides base, size of its input, preprocessing and head.
         image_shape: of the data set, (height, width, channels).
         classes: number of classes.
-        seed: decides the random initial weights.
+        seed: decides the random initial weights, and Dropout.
+        base_seed: decides those of the base if it starts from random ones; None is `seed`.
         imagenet_weights: content of the base's HDF5 weights file; None starts the base from random
             weights.
         weights_found: where that file was found, for messages.
@@ -150,7 +152,8 @@ def build_models(
         ValueError: the images are too small for the base.
         UserError: the weights are of another base.
     """
-    keras.utils.set_random_seed(seed)
+    own_base = imagenet_weights is None and base_seed not in (None, seed)
+    keras.utils.set_random_seed(base_seed if own_base else seed)
     backbone, norm = BACKBONES[experiment.base], GlobalBatchNorm()
     images = keras.Input(image_shape, name="images")
     keys = keras.Input((2,), dtype=tf.int64, name="keys")
@@ -158,6 +161,8 @@ def build_models(
     base = build_base(backbone, input_shape)
     if imagenet_weights is not None:
         _load_base(base, backbone, imagenet_weights, weights_found)
+    if own_base:
+        keras.utils.set_random_seed(seed)
     taps = experiment.taps.split(",")
     trunk = tapped(base, taps)
     set_trainable(

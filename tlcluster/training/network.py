@@ -25,6 +25,7 @@ class Network:
         image_shape: tuple[int, int, int],
         classes: int,
         seed: int,
+        base_seed: int | None = None,
         imagenet_weights: bytes | None,
         weights_found: str,
         learning_rate: float,
@@ -36,6 +37,7 @@ class Network:
                 image_shape=image_shape,
                 classes=classes,
                 seed=seed,
+                base_seed=base_seed,
                 imagenet_weights=imagenet_weights,
                 weights_found=weights_found,
             )

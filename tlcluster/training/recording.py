@@ -33,16 +33,16 @@ def write_config(run: Store, task: Task, models: Models) -> None:
         trainable_params=trainable,
         total_params=total,
     )
-    _put_record(run, f"{task.experiment.name}/{CONFIG}", config)
+    _put_record(run, f"{task.folder}/{CONFIG}", config)
 
 
-def write_epochs(run: Store, experiment: str, history: tuple[EpochRecord, ...]) -> None:
+def write_epochs(run: Store, folder: str, history: tuple[EpochRecord, ...]) -> None:
     """Write the records of all finished epochs, one per line."""
     lines = "".join(f"{record.model_dump_json()}\n" for record in history)
-    run.put(f"{experiment}/{EPOCHS}", lines.encode())
+    run.put(f"{folder}/{EPOCHS}", lines.encode())
 
 
-def write_weights(run: Store, experiment: str, models: Models, *, writes: bool) -> str:
+def write_weights(run: Store, folder: str, models: Models, *, writes: bool) -> str:
     """Write the weights, base and head. Every worker calls it; only one `writes`.
 
     Returns:
@@ -51,13 +51,13 @@ def write_weights(run: Store, experiment: str, models: Models, *, writes: bool) 
     # Reading BatchNorm's moving statistics as a whole is a collective.
     with weights_file(models.whole) as path:
         if writes:
-            run.put(f"{experiment}/{WEIGHTS}", path)
+            run.put(f"{folder}/{WEIGHTS}", path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_predictions(
-    run: Store, experiment: str, images: Store, index: Index, probabilities: np.ndarray
+    run: Store, folder: str, images: Store, index: Index, probabilities: np.ndarray
 ) -> str:
     """Write name, label and probabilities, float32 (n, classes), of every test image.
 
@@ -67,13 +67,13 @@ def write_predictions(
     sources, labels = sources_and_labels(images, index, "test")
     buffer = io.BytesIO()
     np.savez(buffer, source=sources, label=labels, probabilities=probabilities)
-    run.put(f"{experiment}/{PREDICTIONS}", buffer.getvalue())
+    run.put(f"{folder}/{PREDICTIONS}", buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def write_result(run: Store, experiment: str, result: ExperimentResult) -> None:
+def write_result(run: Store, folder: str, result: ExperimentResult) -> None:
     """Write the result. It comes last: with it, the experiment is finished."""
-    _put_record(run, f"{experiment}/{RESULT}", result)
+    _put_record(run, f"{folder}/{RESULT}", result)
 
 
 def _put_record(run: Store, key: str, record: Record) -> None:

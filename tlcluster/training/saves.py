@@ -49,7 +49,7 @@ class Saves:
     def __init__(
         self,
         run: Store,
-        experiment: str,
+        folder: str,
         network: Network,
         *,
         writes: bool,
@@ -60,14 +60,14 @@ class Saves:
         """
         Args:
             run: the run's folder.
-            experiment: its name.
+            folder: of the training, in the run's.
             network: what is saved and restored.
             writes: whether this worker writes.
             every: seconds between two checkpoints.
             began: monotonic time at which this attempt began.
             earlier_seconds: time with workers running in earlier attempts.
         """
-        self._run, self._experiment, self._network = run, experiment, network
+        self._run, self._folder, self._network = run, folder, network
         self._writes, self._every = writes, every
         self._began, self._earlier_seconds = began, earlier_seconds
         self._last = time.monotonic()
@@ -92,7 +92,7 @@ class Saves:
         def fits(checkpoint: Checkpoint) -> bool:
             return is_possible(checkpoint.state, schedule) and self._network.fits(checkpoint)
 
-        loaded = agreed(lambda: load_checkpoint(self._run, self._experiment, fits), everyones)
+        loaded = agreed(lambda: load_checkpoint(self._run, self._folder, fits), everyones)
         if loaded is None:
             return TrainingState()
         checkpoint = loaded.checkpoint
@@ -110,8 +110,8 @@ class Saves:
         self._last = time.monotonic()
         if self._writes:
             state = state.model_copy(update={"wall_seconds": self.wall_seconds()})
-            save_checkpoint(self._run, self._experiment, self._network.checkpoint(state))
+            save_checkpoint(self._run, self._folder, self._network.checkpoint(state))
 
     def delete(self) -> None:
         """Remove all checkpoints of a finished training."""
-        delete_checkpoints(self._run, self._experiment)
+        delete_checkpoints(self._run, self._folder)

@@ -12,7 +12,12 @@ class Task(NamedTuple):
     """Everything that a worker is told. It can be pickled and holds no credential."""
 
     experiment: Experiment
+    folder: str
+    """Of this training in the run's folder; it names the training among all of the run."""
     seed: int
+    base_seed: int
+    """Of the random weights of a base that is frozen, or of which a part is: the same for all seeds
+    of a run, so that they share its features."""
     store: str
     index_sha256: str
     run: str
@@ -48,6 +53,12 @@ class Task(NamedTuple):
     gpus: float = 0.0
     """GPUs that each worker reserves: 0, 1 or a part of one. A worker that reserves none uses
     none."""
+
+
+def seed_of_base(task: Task) -> int:
+    """The seed of the base's random weights. A base that is trained as a whole has the training's
+    own: nothing of it is shared."""
+    return task.base_seed if task.experiment.feature_end else task.seed
 
 
 def feature_key(

@@ -45,7 +45,7 @@ from tlcluster.training.setup import Device, configure_tensorflow
 from tlcluster.training.state import TrainingState, is_over, progress_of
 from tlcluster.training.stores import Stores, open_stores, refuse_full_disk
 from tlcluster.training.strategy import made_strategy
-from tlcluster.training.task import Task
+from tlcluster.training.task import Task, seed_of_base
 
 
 def _silent(seconds_away: float, why: str) -> None: ...
@@ -147,6 +147,7 @@ def prepared(
         image_shape=index.image_shape,
         classes=len(index.classes),
         seed=task.seed,
+        base_seed=seed_of_base(task),
         imagenet_weights=imagenet_weights,
         weights_found=task.weights_found,
         learning_rate=schedule.learning_rate,
@@ -155,7 +156,7 @@ def prepared(
     inputs = inputs_for(task, strategy, stores, index, network.models, device.precision)
     saves = Saves(
         stores.run,
-        task.experiment.name,
+        task.folder,
         network,
         writes=place.rank == 0,
         every=task.checkpoint_seconds,
@@ -179,17 +180,17 @@ def _expected_index(task: Task, stores: Stores) -> Index:
 
 def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord, ...]) -> str:
     """Continue from the newest checkpoint, train to the end, test the best weights, record."""
-    task, saves, name = parts.task, parts.saves, parts.task.experiment.name
+    task, saves, folder = parts.task, parts.saves, parts.task.folder
     chief = place.rank == 0
     state = newest_state(parts)
     if chief:
         write_config(stores.run, task, parts.network.models)
     loop = Loop(parts, state)
     if not is_over(state, parts.schedule):
-        events = Events(stores.run, name, state.history) if chief else None
+        events = Events(stores.run, folder, state.history) if chief else None
         for history in loop.epochs():
             if events:
-                write_epochs(stores.run, name, history)
+                write_epochs(stores.run, folder, history)
                 events.write(history)
             place.report(history[-1])
         saves.save(loop.state)
@@ -200,7 +201,7 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         began, first = task.command_started, loop.first_call_ended
         startup_seconds = None if first is None else first - began
         result = _result(parts, loop.state, workers, startup_seconds, sha256)
-        write_result(stores.run, name, result)
+        write_result(stores.run, folder, result)
         saves.delete()
     return "finished"
 
@@ -221,15 +222,15 @@ def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) ->
     Returns:
         File → sha256.
     """
-    name = parts.task.experiment.name
+    folder = parts.task.folder
     parts.reporter.show(progress_of(state, parts.schedule, Phase.TESTING))
     parts.network.use_best()
     views = (PLAIN, MIRRORED)[: parts.task.experiment.test_views]
     probabilities = np.mean([_predictions(parts, view) for view in views], axis=0)
-    sha256 = {WEIGHTS: write_weights(stores.run, name, parts.network.models, writes=chief)}
+    sha256 = {WEIGHTS: write_weights(stores.run, folder, parts.network.models, writes=chief)}
     if chief:
         sha256[PREDICTIONS] = write_predictions(
-            stores.run, name, stores.images, parts.index, probabilities
+            stores.run, folder, stores.images, parts.index, probabilities
         )
     return sha256
 

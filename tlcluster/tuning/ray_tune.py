@@ -226,7 +226,9 @@ def train_trials(
                 if halving
                 else FIFOScheduler(),
                 num_samples=-1,
-                max_concurrent_trials=admission.at_once,
+                # One more than fit: Tune keeps a process only if a trial waits for one. Without
+                # it, the next trial would start TensorFlow again.
+                max_concurrent_trials=admission.at_once + 1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),

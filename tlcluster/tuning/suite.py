@@ -18,6 +18,7 @@ from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.manifest import utc_now
 from tlcluster.orchestration.plan import cluster_line, count, share_line
 from tlcluster.orchestration.ready import Ready, made_ready
+from tlcluster.orchestration.replicates import replicates
 from tlcluster.orchestration.suite import held, opened_output
 from tlcluster.orchestration.trainer import new_task
 from tlcluster.recipe_files import load_profile
@@ -139,7 +140,7 @@ def _searched(console: Console, settings: TuneSettings, command: str, started: f
                 trials = records[order.experiment.name]
                 delete_views(output, order, trials, ready.index.image_shape)
         base = base_profile(settings.profile)
-        _, start = load_profile(base)
+        start = load_profile(base).experiments
         found = [winner(one, records[one.name], start) for one in ready.experiments]
         winners = [one for one in found if one is not None]
         folder.put(TUNED, tuned_toml(manifest, base, winners).encode())
@@ -172,10 +173,11 @@ def new_order(
     started: float,
 ) -> Order:
     """What every process that trains trials of an experiment is given."""
+    (replicate,) = replicates([experiment], [ready.settings.seed])
     task = new_task(
         ready,
         ready.index_sha256,
-        experiment,
+        replicate,
         output=output.url,
         run=folder.url,
         started=started,

@@ -35,11 +35,13 @@ def unfinished(records: Mapping[int, TrialRecord]) -> list[Planned]:
 def tried(
     records: Mapping[int, TrialRecord],
 ) -> list[tuple[Mapping[str, Value], float | None]]:
-    """The points of the space that have ended, with their best validation accuracy."""
+    """The points of the space that have ended, with their best validation accuracy; None for a
+    trial that failed. One that a budget stopped before its first epoch says nothing."""
     return [
         (one.fields, one.best)
         for _, one in sorted(records.items())
-        if one.role == "search" and one.status != "running"
+        if one.role == "search"
+        and (one.status == "failed" or (one.status != "running" and one.best is not None))
     ]
 
 

@@ -49,6 +49,7 @@ class Order(NamedTuple):
         name = f"{self.experiment.name}-{planned.number:05d}"
         return self.task._replace(
             experiment=experiment.model_copy(update={"name": name}),
+            folder=name,
             run=self.trials,
             seed=planned.seed,
         )

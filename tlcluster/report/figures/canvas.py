@@ -31,7 +31,7 @@ _POINTS = 72
 
 
 class Line(NamedTuple):
-    """One experiment's training, as far as it got."""
+    """One experiment's training, as far as it got, and those with other seeds."""
 
     name: str
     style: Style
@@ -39,6 +39,13 @@ class Line(NamedTuple):
     """At least one."""
     best_epoch: int | None
     """One of `epochs`, which count from 1; None where no validation accuracy is a number."""
+    others: tuple[tuple[EpochRecord, ...], ...] = ()
+    """Of the other seeds, each with one epoch at least."""
+
+    @property
+    def every(self) -> tuple[tuple[EpochRecord, ...], ...]:
+        """The epochs of each seed."""
+        return (self.epochs, *self.others)
 
 
 class Scored(NamedTuple):

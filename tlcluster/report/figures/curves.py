@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from tlcluster.records import EpochRecord
 from tlcluster.report.figures.canvas import (
     Figure,
     Line,
@@ -34,6 +35,8 @@ def validation_curves(lines: Sequence[Line], quantity: Literal["accuracy", "loss
     canvas, axes = _wide(lines)
     heading(canvas, f"Validation {quantity}{', %' if quantity == 'accuracy' else ''}")
     for line in lines:
+        for other in line.others:
+            _thin(axes, _epochs(other), _of_epochs(other, f"val_{quantity}"), line)
         values = _values(line, f"val_{quantity}")
         epochs = [record.epoch for record in line.epochs]
         _draw(axes, epochs, values, line)
@@ -45,7 +48,7 @@ def validation_curves(lines: Sequence[Line], quantity: Literal["accuracy", "loss
     return render(
         canvas,
         f"validation_{quantity}",
-        f"Validation {quantity} by epoch of {len(lines)} experiments. {best}.",
+        f"Validation {quantity} by epoch of {len(lines)} experiments. {best}.{_also(lines)}",
     )
 
 
@@ -54,12 +57,13 @@ def accuracy_over_time(lines: Sequence[Line]) -> Figure:
     """Validation accuracy of all experiments over the time spent on their epochs."""
     canvas, axes = _wide(lines)
     heading(canvas, "Validation accuracy, %")
-    spent = {
-        line.name: list(itertools.accumulate(record.seconds for record in line.epochs))
-        for line in lines
-    }
-    unit, seconds = time_unit(max(times[-1] for times in spent.values()))
+    spent = {line.name: _spent(line.epochs) for line in lines}
+    longest = max(_spent(epochs)[-1] for line in lines for epochs in line.every)
+    unit, seconds = time_unit(longest)
     for line in lines:
+        for other in line.others:
+            times_ = [time / seconds for time in _spent(other)]
+            _thin(axes, times_, _of_epochs(other, "val_accuracy"), line)
         minutes = [time / seconds for time in spent[line.name]]
         values = _values(line, "val_accuracy")
         _draw(axes, minutes, values, line)
@@ -70,8 +74,13 @@ def accuracy_over_time(lines: Sequence[Line]) -> Figure:
     return render(
         canvas,
         "accuracy_over_time",
-        f"Validation accuracy over the time spent on epochs. In all: {times}.",
+        f"Validation accuracy over the time spent on epochs. In all: {times}.{_also(lines)}",
     )
+
+
+def _spent(epochs: Sequence[EpochRecord]) -> list[float]:
+    """Seconds until the end of each epoch."""
+    return list(itertools.accumulate(record.seconds for record in epochs))
 
 
 @own_look()
@@ -81,22 +90,37 @@ def speed(lines: Sequence[Line]) -> Figure:
     heading(canvas, "Training images a second")
     axes.set_yscale("log")
     for line in lines:
-        _draw(axes, [record.epoch for record in line.epochs], _speeds(line), line)
-    every = [speed for line in lines for speed in _speeds(line)]
+        for other in line.others:
+            _thin(axes, _epochs(other), _speeds(other), line)
+        _draw(axes, _epochs(line.epochs), _speeds(line.epochs), line)
+    every = [speed for line in lines for epochs in line.every for speed in _speeds(epochs)]
     axes.set_ylim(min(every) / 2, max(every) * 1.5)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: _counted(value))
     axes.yaxis.set_minor_locator(NullLocator())
     _epoch_axis(axes, lines)
-    medians = "; ".join(f"{line.name} {statistics.median(_speeds(line)):,.0f}" for line in lines)
+    medians = "; ".join(
+        f"{line.name} {statistics.median(_speeds(line.epochs)):,.0f}" for line in lines
+    )
     return render(
-        canvas, "images_per_second", f"Training images a second by epoch. Medians: {medians}."
+        canvas,
+        "images_per_second",
+        f"Training images a second by epoch. Medians: {medians}.{_also(lines)}",
     )
 
 
-def _speeds(line: Line) -> list[float]:
+def _also(lines: Sequence[Line]) -> str:
+    """What a figure shows of other seeds, in words."""
+    return " Thin lines are other seeds." if any(line.others for line in lines) else ""
+
+
+def _speeds(epochs: Sequence[EpochRecord]) -> list[float]:
     """Images a second of every epoch; at least one, since a logarithm needs it."""
-    return [max(record.images_per_second, 1.0) for record in line.epochs]
+    return [max(record.images_per_second, 1.0) for record in epochs]
+
+
+def _epochs(of: Sequence[EpochRecord]) -> list[int]:
+    return [record.epoch for record in of]
 
 
 def _counted(value: float) -> str:
@@ -128,6 +152,8 @@ def training_curves(line: Line, beside: Sequence[Line]) -> Figure:
         training, validation = _values(line, quantity), _values(line, f"val_{quantity}")
         if line.best_epoch is not None:
             axes.axvline(line.best_epoch, color=MUTED.light, linewidth=0.8, dashes=(3, 2))
+        for other in line.others:
+            _thin(axes, _epochs(other), _of_epochs(other, f"val_{quantity}"), line)
         axes.plot(
             epochs, training, color=MUTED.light, linewidth=1.2, marker=_points(epochs), markersize=3
         )
@@ -143,7 +169,10 @@ def training_curves(line: Line, beside: Sequence[Line]) -> Figure:
         every = [
             value
             for other in beside
-            for value in _values(other, quantity) + _values(other, f"val_{quantity}")
+            for value in (
+                *_values(other, quantity),
+                *(value for of in other.every for value in _of_epochs(of, f"val_{quantity}")),
+            )
             if math.isfinite(value)
         ]
         if every:
@@ -169,14 +198,19 @@ def training_curves(line: Line, beside: Sequence[Line]) -> Figure:
         canvas,
         f"curves_{line.name}",
         f"Training and validation of {line.name} over {epochs[-1]} epochs: accuracy above, loss "
-        f"below. Validation accuracy: {_said(_values(line, 'val_accuracy'), line, 'accuracy')}.",
+        f"below. Validation accuracy: {_said(_values(line, 'val_accuracy'), line, 'accuracy')}."
+        f"{_also([line])}",
     )
 
 
 def _values(line: Line, field: str) -> list[float]:
+    return _of_epochs(line.epochs, field)
+
+
+def _of_epochs(epochs: Sequence[EpochRecord], field: str) -> list[float]:
     """Of every epoch; accuracies in per cent. NaN, which leaves a gap, if it cannot be drawn."""
     factor = 100 if field.endswith("accuracy") else 1
-    values = [factor * getattr(record, field) for record in line.epochs]
+    values = [factor * getattr(record, field) for record in epochs]
     # False for NaN. The losses are float32; Matplotlib cannot scale an axis to 1e308.
     return [value if abs(value) < _LARGEST else math.nan for value in values]
 
@@ -203,6 +237,14 @@ def _draw(axes: Axes, x: Sequence[float], y: Sequence[float], line: Line) -> Non
     )  # fmt: skip
 
 
+def _thin(axes: Axes, x: Sequence[float], y: Sequence[float], line: Line) -> None:
+    """Another seed, behind the first one's line."""
+    axes.plot(
+        x, y, color=line.style.colour.light, linewidth=0.6, alpha=0.55, zorder=1.5,
+        marker=_points(x), markersize=2,
+    )  # fmt: skip
+
+
 def _points(x: Sequence[float]) -> str:
     """One epoch alone makes no line; it is shown as a point."""
     return "o" if len(x) == 1 else ""
@@ -219,8 +261,8 @@ def _mark(axes: Axes, line: Line, x: Sequence[float], y: Sequence[float]) -> Non
 
 
 def _epoch_axis(axes: Axes, lines: Sequence[Line]) -> None:
-    first = min(line.epochs[0].epoch for line in lines)
-    last = max(line.epochs[-1].epoch for line in lines)
+    first = min(epochs[0].epoch for line in lines for epochs in line.every)
+    last = max(epochs[-1].epoch for line in lines for epochs in line.every)
     room = 0.02 * (last - first) or 0.5
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))

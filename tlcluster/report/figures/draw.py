@@ -1,22 +1,24 @@
 """A run → every figure of its report."""
 
+from collections.abc import Sequence
+
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.figures import curves
 from tlcluster.report.figures.architecture import architecture
 from tlcluster.report.figures.canvas import Figure, Line, Scored
 from tlcluster.report.figures.confusion import confusion
 from tlcluster.report.figures.per_class import per_class
-from tlcluster.report.figures.style import styles
-from tlcluster.report.runs import Run
+from tlcluster.report.figures.style import Style, styles
+from tlcluster.report.trained import Replicate, Run
 
 
 def draw_figures(run: Run) -> dict[str, Figure]:
     """Every figure for which the run has records, by its name."""
     looks = styles(run.manifest.experiments)
     lines = [
-        Line(experiment.name, looks[experiment.name], experiment.epochs, experiment.best_so_far)
+        _line(experiment.name, looks[experiment.name], trained)
         for experiment in run.experiments
-        if experiment.epochs
+        if (trained := [one for one in experiment.replicates if one.epochs])
     ]
     scored = [
         Scored(experiment.name, looks[experiment.name], experiment.metrics)
@@ -51,3 +53,9 @@ def draw_figures(run: Run) -> dict[str, Figure]:
         if experiment.config
     ]
     return {figure.name: figure for figure in drawn}
+
+
+def _line(name: str, look: Style, trained: Sequence[Replicate]) -> Line:
+    """The curves of an experiment; of its seeds, the first that has any is the main one."""
+    first, *others = trained
+    return Line(name, look, first.epochs, first.best_so_far, tuple(one.epochs for one in others))

@@ -38,9 +38,9 @@ def replicated(
         differences: what is known to differ from the study, one sentence each.
         digits: decimals of a per cent.
     """
-    figure = f"The study's {percent(found.published, digits)} % of {name}"
     if found.interval is None:
-        return f"{figure} cannot be judged: one seed does not show how much trainings vary."
+        return unjudged([name])
+    figure = f"The study's {percent(found.published, digits)} % of {name}"
     low, high = (percent(bound, digits) for bound in found.interval)
     said = (
         f"{figure} is {'inside' if found.inside else 'outside'} {low}–{high} %, where one more "
@@ -50,3 +50,12 @@ def replicated(
         return said
     caution = "The two differ" if found.inside else "That may be due to what differs"
     return " ".join([said, f"{caution}:", *differences])
+
+
+def unjudged(names: Sequence[str]) -> str:
+    """That the study's figures of some experiments cannot be judged: each has one seed of ours."""
+    figures = "figure" if len(names) == 1 else "figures"
+    return (
+        f"The study's {figures} of {listing(names)} cannot be judged: one seed does not show how "
+        "much trainings vary."
+    )

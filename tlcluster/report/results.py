@@ -1,0 +1,296 @@
+"""What `results.json` holds, as models that write it; its JSON Schema is made from them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tlcluster.experiments import Experiment, StudyResult
+from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.report.seeds.moments import Covers
+from tlcluster.report.trained import ReplicateStatus
+
+VERSION = 1
+"""Raised if a field gets another name or meaning. Fields that are new do not raise it."""
+
+Interval = tuple[float, float]
+"""Low and high."""
+
+Number = float | None
+"""null if it is not finite."""
+
+
+class Part(BaseModel):
+    """An object in the file. The docstrings of its fields are the schema's descriptions."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class RunPart(Part):
+    """The run as a whole."""
+
+    name: str
+    status: RunStatus
+    profile: str
+    seed: int
+    """The first, or only, seed."""
+    started: str
+    """UTC, ISO 8601."""
+    finished: str | None
+    wall_seconds: float
+    """All attempts together."""
+    versions: dict[str, str]
+    """Package → version."""
+    hardware: tuple[NodeRecord, ...]
+    git_commit: str | None
+    weights: WeightsRecord
+    """Of the first experiment's base."""
+    weights_by_base: dict[str, WeightsRecord]
+    seeds: tuple[int, ...]
+    """All seeds that each experiment is trained with, the first of them first."""
+    command: str
+    settings: dict[str, str | int | float | bool | None]
+    """The settings that decide the results."""
+    recipe: str | None
+    """Content of the recipe file; null for a built-in profile."""
+    store: str
+    """Where the data set was read."""
+
+
+class DatasetPart(Part):
+    """What was trained on."""
+
+    name: str
+    index_sha256: str
+    splits: dict[str, int]
+    """Split → images."""
+    classes: tuple[str, ...]
+
+
+class ClassPart(Part):
+    """One class against all others. A ratio is 0 if its denominator is 0."""
+
+    name: str = Field(serialization_alias="class")
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Test images of this class."""
+
+
+class OriginPart(Part):
+    """The test images of one origin."""
+
+    accuracy: float
+    support: int
+    ci95: Interval
+    """Wilson's."""
+
+
+class Score(Part):
+    """The test metrics of one training."""
+
+    loss: Number
+    """Mean categorical cross-entropy, natural logarithm."""
+    accuracy: float
+    accuracy_ci95: Interval
+    """Wilson's: it covers the choice of the test images."""
+    precision_macro: float
+    """Mean over the classes, as are recall and F1."""
+    recall_macro: float
+    f1_macro: float
+
+
+class SeedTest(Score):
+    """The test metrics of one seed. Those of single classes are in its `predictions.npz`."""
+
+    images: int
+    per_origin: dict[str, OriginPart]
+
+
+class TestPart(Score):
+    """The test metrics of the first seed."""
+
+    per_class: tuple[ClassPart, ...]
+    per_origin: dict[str, OriginPart]
+    """Empty unless the data set is CINIC-10."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Images by true class (row) and predicted class (column)."""
+    images: int
+
+
+class History(Part):
+    """One value for each epoch."""
+
+    loss: tuple[Number, ...]
+    accuracy: tuple[Number, ...]
+    val_loss: tuple[Number, ...]
+    val_accuracy: tuple[Number, ...]
+    epoch_seconds: tuple[Number, ...]
+
+
+class ReplicatePart(Part):
+    """One seed of an experiment."""
+
+    seed: int
+    status: ReplicateStatus
+    error: str | None
+    """One line; null unless it failed or is damaged."""
+    attempts: int
+    epochs_run: int
+    best_epoch: int | None
+    """Counts from 1; the epoch whose weights were kept and tested."""
+    stopped_early: bool
+    wall_seconds: float
+    startup_seconds: float | None
+    images_per_second: float | None
+    test: SeedTest | None
+    history: History
+
+
+class Mean(Part):
+    """A measure over the seeds that were tested."""
+
+    mean: Number
+    sd: Number
+    """Standard deviation between seeds; null with one seed."""
+
+
+class MeanAccuracy(Mean):
+    """An accuracy over the seeds that were tested."""
+
+    ci95: Interval
+    """Of the expected accuracy, over what `covers` names."""
+    seeds: int
+    """How many were tested."""
+    covers: Covers
+
+
+class AcrossSeeds(Part):
+    """All seeds of an experiment that were tested."""
+
+    seeds: tuple[int, ...]
+    accuracy: MeanAccuracy | None
+    """null if no seed was tested, as are the others."""
+    loss: Mean | None
+    precision_macro: Mean | None
+    recall_macro: Mean | None
+    f1_macro: Mean | None
+    per_origin: dict[str, MeanAccuracy]
+    note: str | None
+    """Why something is null, or what an interval does not cover."""
+
+
+class ReplicationPart(Part):
+    """The study's figure beside ours."""
+
+    published_accuracy: float
+    published_test_images: int
+    prediction95: Interval | None
+    """Where one more training of ours would be on as many other test images; null with one seed."""
+    inside: bool | None
+    """Whether the published accuracy is in `prediction95`; null with one seed."""
+    sentence: str
+    """The verdict in words, with what is known to differ from the study."""
+
+
+class ExperimentPart(Part):
+    """One experiment. What is not in `replicates` or `across_seeds` is of the first seed."""
+
+    name: str
+    title: str
+    status: ReplicateStatus
+    error: str | None
+    workers: tuple[WorkerRecord, ...]
+    attempts: int
+    """How often its workers were started, resumed runs included."""
+    trainable_params: int | None
+    total_params: int | None
+    epochs_run: int
+    best_epoch: int | None
+    """Counts from 1; the epoch whose weights were kept and tested."""
+    stopped_early: bool
+    wall_seconds: float
+    """Time with workers running, all attempts together, test evaluation included."""
+    startup_seconds: float | None
+    """From the start of the command to the end of the first training step."""
+    images_per_second: float | None
+    """Training images a second over all epochs."""
+    test: TestPart | None
+    history: History
+    summary: str
+    recipe: Experiment | None
+    replicates: tuple[ReplicatePart, ...]
+    """One for each seed of the run, in its order."""
+    across_seeds: AcrossSeeds
+    replication: ReplicationPart | None
+    """null if the study has no such figure, or no seed was tested."""
+
+
+class ComparisonPart(Part):
+    """Two experiments, with the first seed of each, on the same test images."""
+
+    a: str
+    b: str
+    accuracy_difference: float
+    """Accuracy of `a` less that of `b`."""
+    ci95: Interval
+    """Newcombe's, of the difference."""
+    p_value: float
+    """McNemar's test."""
+    p_adjusted: float
+    """By Holm's method, for all pairs."""
+    test: Literal["exact", "chi-square", "t"]
+    only_a_right: int
+    """Images that `a` got right and `b` wrong."""
+    only_b_right: int
+    effect_size: float
+    """Cohen's h."""
+
+
+class ContrastPart(Part):
+    """Two experiments, over all seeds that were tested."""
+
+    a: str
+    b: str
+    seeds_a: int
+    """How many were tested."""
+    seeds_b: int
+    accuracy_difference: float
+    """Mean accuracy of `a` less that of `b`."""
+    ci95: Interval
+    """Of the difference, over what `covers` names."""
+    covers: Covers
+    p_value: float
+    p_adjusted: float
+    """By Holm's method, for all pairs."""
+    test: Literal["exact", "chi-square", "t"]
+    """McNemar's, in one of its two forms, with one seed of both, else Student's t."""
+    effect_size: float
+    """Cohen's h."""
+    probability_a_better: float | None
+    """That a new training of `a` is better than a new one of `b`; null if either has one seed."""
+    smallest_difference: float
+    """That this run would have found with probability 80 %."""
+    smallest_difference_any_seeds: float | None
+    """The same with any number of seeds and no more test images; null if either has one seed."""
+
+
+class Results(Part):
+    """The results of a run of tlcluster. Accuracies are fractions, numbers are unrounded."""
+
+    version: Literal[1]
+    """Of this format. Fields may be added to it; other changes raise it."""
+    run: RunPart
+    dataset: DatasetPart
+    experiments: tuple[ExperimentPart, ...]
+    comparisons: tuple[ComparisonPart, ...]
+    """Every two experiments whose first seed was tested."""
+    study: tuple[StudyResult, ...]
+    """What the original study reports, as far as it can be compared with this run."""
+    comparisons_across_seeds: tuple[ContrastPart, ...]
+    """Every two experiments of which any seed was tested."""
+    verdict: str
+    """Which experiments are better than which, over all seeds, in words."""
+    limits: str
+    """What intervals and tests cover, in words."""
+    differences_from_study: tuple[str, ...]
