@@ -1,11 +1,6 @@
-"""Exports of one experiment in every format, and what they answer about pictures.
-
-The run is made by hand, with random weights, of an experiment that has every field that changes the
-model. Its data set are generated photographs of seven classes with names in several scripts.
-"""
+"""Exports of one experiment in every format, and what they answer about pictures."""
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -16,23 +11,17 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-from unittest import mock
 
-import fake_run
 import numpy as np
 import photos
 import pytest
 import tf_keras as keras
+from export_lab import Made, run_to_export
 
 from jobs.export import main as export
 from jobs.predict import main as predict
-from tlcluster import paths
-from tlcluster.dataset.ingest import ingest
-from tlcluster.dataset.labels import sources_and_labels
 from tlcluster.dataset.shards import read_index
 from tlcluster.errors import UserError
-from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.export import score
 from tlcluster.export.card import CARD
 from tlcluster.export.facts import MEMBER, Facts
@@ -40,146 +29,30 @@ from tlcluster.export.formats import FORMATS
 from tlcluster.export.opened import open_model
 from tlcluster.export.predict import Classifier
 from tlcluster.records import (
-    CONFIG,
-    MANIFEST,
     PREDICTIONS,
     RESULT,
     WEIGHTS,
-    DatasetRecord,
-    ExperimentConfig,
 )
 from tlcluster.settings import EXPORT_FORMATS
 from tlcluster.storage.open import open_store
-from tlcluster.storage.protocol import Store
-from tlcluster.training.evaluate import softmax
-from tlcluster.training.model import (
-    Models,
-    SampleDropout,
-    build_models,
-    layer_records,
-    no_keys,
-    parameter_counts,
-    weights_file,
-)
 
 ROOT = Path(__file__).parents[2]
 
-EXPERIMENT = Experiment(
-    **{
-        **EXPERIMENTS["regularized"].model_dump(),
-        "name": "odd",
-        "taps": "block1,block2",
-        "input_size": 40,
-        "preprocess": "base",
-        "dense_units": 24,
-        "test_views": 2,
-    }
-)
-
 FLOAT32 = ("keras", "saved-model", "onnx", "litert")
-
-SIZE = (36, 32)
-"""Width and height of the data set's images: other than square, so that no axis can be taken for
-another."""
-
-
-class Made(NamedTuple):
-    """A run, and where the photographs of its data set are."""
-
-    run: Path
-    photos: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forgotten() -> Iterator[None]:
-    """Forget the models at the end, and the variables that the commands set."""
-    with mock.patch.dict(os.environ):
-        yield
-    keras.backend.clear_session()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("export")
-    pictures = photos.make_photos(folder / "photos", counts={"train": 8, "test": 3})
-    images = open_store(str(folder / "store"), create=True)
-    ingest(str(pictures), images, image_size=SIZE, valid_fraction=0.2, processes=1)
-    run = open_store(str(folder / "run"), create=True)
-    _write_run(run, images)
-    return Made(folder / "run", pictures)
-
-
-def _write_run(run: Store, images: Store) -> None:
-    index, sha256 = read_index(images)
-    dataset = DatasetRecord(
-        name=index.dataset,
-        index_sha256=sha256,
-        classes=index.classes,
-        splits={split: index.rows(split) for split in index.splits},
-        store=images.url,
-    )
-    models = build_models(
-        EXPERIMENT,
-        image_shape=index.image_shape,
-        classes=len(index.classes),
-        seed=1,
-        imagenet_weights=None,
-    )
-    trained, total = parameter_counts(models.whole)
-    config = ExperimentConfig(
-        experiment=EXPERIMENT,
-        seed=524,
-        layers=layer_records(models.whole),
-        trainable_params=trained,
-        total_params=total,
-    )
-    run.put(f"odd/{CONFIG}", config.model_dump_json().encode())
-    pixels = score.first_images(images, index, "test", 1000).astype(np.float32)
-    _far_from_their_start(models, pixels)
-    views = [
-        softmax(models.whole([view, no_keys(view)], training=False).numpy())
-        for view in (pixels, pixels[:, :, ::-1])
-    ]
-    sources, labels = sources_and_labels(images, index, "test")
-    arrays = io.BytesIO()
-    np.savez(arrays, source=sources, label=labels, probabilities=np.mean(views, axis=0))
-    with weights_file(models.whole) as path:
-        content = {WEIGHTS: path.read_bytes(), PREDICTIONS: arrays.getvalue()}
-    for name, data in content.items():
-        run.put(f"odd/{name}", data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
-    fake_run.write_result(run, "odd", fake_run.experiment_result("frozen", sha256=digests))
-    manifest = fake_run.manifest(experiments=("odd", "frozen"), dataset=dataset)
-    run.put(MANIFEST, manifest.model_dump_json().encode())
-    failed = fake_run.experiment_result("frozen", status="failed", error="out of memory")
-    fake_run.write_result(run, "frozen", failed)
-
-
-def _far_from_their_start(models: Models, pixels: np.ndarray) -> None:
-    """Weights that no layer has by default, and answers that differ between images."""
-    random = np.random.default_rng(5)
-    x = models.base(pixels).numpy()
-    for layer in models.head.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            moments = [x.mean(axis=0), x.var(axis=0)]
-            layer.set_weights([*random.uniform(0.5, 1.5, (2, x.shape[1])), *moments])
-        elif isinstance(layer, keras.layers.Dense):
-            kernel, bias = layer.get_weights()
-            layer.set_weights([random.normal(0, 0.4, kernel.shape), bias])
-        if not isinstance(layer, keras.layers.InputLayer | keras.layers.Reshape | SampleDropout):
-            x = layer(x.reshape(-1, *layer.input_shape[1:])).numpy().reshape(len(x), -1)
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    with run_to_export(tmp_path_factory.mktemp("export")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All formats of the experiment. Not to be changed."""
     folder = tmp_path_factory.mktemp("exported") / "odd"
-    assert export([*_arguments(made, folder), "--format", ",".join(EXPORT_FORMATS)]) == 0
+    assert export([*made.arguments(folder), "--format", ",".join(EXPORT_FORMATS)]) == 0
     return folder
-
-
-def _arguments(made: Made, to: Path) -> list[str]:
-    return ["--run", str(made.run), "--experiment", "odd", "--to", str(to)]
 
 
 def _predictions(made: Made) -> dict[str, np.ndarray]:
@@ -420,85 +293,6 @@ def test_a_model_of_another_program_is_refused(exported: Path, tmp_path: Path) -
         Classifier(exported / CARD)
     with pytest.raises(UserError, match="no such file"):
         Classifier(tmp_path / "none.onnx")
-
-
-# --- what cannot be exported --------------------------------------------------------------------
-
-
-@pytest.fixture
-def copy(made: Made, tmp_path: Path) -> Made:
-    """A run to damage."""
-    shutil.copytree(made.run, tmp_path / "run")
-    return Made(tmp_path / "run", made.photos)
-
-
-def _refused(made: Made, *changes: str) -> str:
-    to = made.run.parent / "to"
-    before = set(made.run.parent.iterdir())
-    with pytest.raises(UserError) as caught:
-        export([*_arguments(made, to), "--format", "keras", *changes])
-    assert set(made.run.parent.iterdir()) == before
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_an_experiment_that_failed_or_is_not_there_is_not_exported(copy: Made) -> None:
-    said = _refused(copy, "--experiment", "frozen")
-    assert "frozen: the training is failed (out of memory)" in said
-    assert "allowed: odd, frozen" in _refused(copy, "--experiment", "fine")
-    assert "--seed 7: not in" in _refused(copy, "--seed", "7")
-    (copy.run / "odd" / RESULT).unlink()
-    assert "odd: the training has no result yet" in _refused(copy)
-
-
-@pytest.mark.parametrize("name", [WEIGHTS, PREDICTIONS])
-def test_a_damaged_run_is_not_exported(name: str, copy: Made) -> None:
-    path = copy.run / "odd" / name
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert f"odd/{name}: damaged record (" in _refused(copy)
-    path.unlink()
-    assert f"odd/{name}: damaged record (it is missing)" in _refused(copy)
-
-
-def test_weights_of_another_model_are_not_exported(copy: Made) -> None:
-    path = copy.run / "odd" / RESULT
-    result = json.loads(path.read_text())
-    path.write_text(json.dumps({**result, "sha256": {}}))
-    (copy.run / "odd" / WEIGHTS).write_bytes(b"no weights")
-    assert "odd: its weights do not fit its model (" in _refused(copy)
-
-
-def test_a_run_of_another_data_set_is_not_exported(copy: Made, sample_store: Store) -> None:
-    said = _refused(copy, "--store", sample_store.url)
-    assert "is not the data set of this run: its index has sha256" in said
-
-
-def test_a_folder_with_content_is_left_alone(copy: Made) -> None:
-    (copy.run.parent / "to").mkdir()
-    (copy.run.parent / "to" / "mine").touch()
-    assert "exists and is not empty; name a new folder" in _refused(copy)
-
-
-def test_a_format_without_its_libraries_says_what_to_install(
-    copy: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "tlcluster.export.write_onnx", raising=False)
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    needs = "--format onnx: needs tf2onnx, which is not installed here; run: "
-    assert _refused(copy, "--format", "onnx") == f"{needs}make env EXPORT=1"
-    monkeypatch.setattr(paths, "IN_CHECKOUT", False)
-    assert _refused(copy, "--format", "onnx") == f"{needs}pip install 'tlcluster[onnx]'"
-
-
-def test_an_export_that_fails_half_way_leaves_nothing(
-    copy: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise UserError("no")
-
-    monkeypatch.setattr("tlcluster.export.suite.answers", broken)
-    assert _refused(copy) == "no"
 
 
 def test_the_facts_lie_where_other_programs_find_them(exported: Path) -> None:
