@@ -14,9 +14,9 @@ A run is a folder (or an S3 prefix) with this content:
     report/                           what `tlcluster.report.write` writes
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tlcluster.experiments import Experiment
 
@@ -171,6 +171,14 @@ RunStatus = Literal["running", "finished", "failed", "interrupted"]
 """`finished` if every experiment finished, `failed` if one or more did not."""
 
 
+class LooksRecord(Record):
+    """The rule of `--resolve`; see `tlcluster.report.seeds.resolve`."""
+
+    first: int
+    """Seeds at the first look."""
+    most: int
+
+
 class RunManifest(Record):
     """One run: who, when, where, from what."""
 
@@ -204,13 +212,23 @@ class RunManifest(Record):
     """Replicate's folder → sha256 of its `result.json`, once it has ended. Empty in runs of
     version 0.1.0."""
     seeds: tuple[int, ...] = ()
-    """All seeds that each experiment is trained with, the first of them first. Empty in runs of
-    version 0.1.0; see `all_seeds`."""
+    """All seeds of the run, the first of them first. Empty in runs of version 0.1.0; see
+    `all_seeds`."""
+
+    seed_counts: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Experiment → how many of `seeds`, from the first on, it is trained with. All of them if it is
+    not here."""
+    looks: LooksRecord | None = None
+    """When results decide about more seeds; None if they do not."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds of the run, also of version 0.1.0, which knew one seed a run."""
         return self.seeds or (self.seed,)
+
+    def seeds_of(self, experiment: str) -> tuple[int, ...]:
+        """The seeds that an experiment is trained with."""
+        return self.all_seeds[: self.seed_counts.get(experiment)]
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -218,7 +236,7 @@ class RunManifest(Record):
         return tuple(
             replicate_folder(name, seed, self.seed)
             for name in self.experiments
-            for seed in self.all_seeds
+            for seed in self.seeds_of(name)
         )
 
     @property

@@ -1,6 +1,11 @@
 """The seeds of a run, as `--seeds` gives them: a number, or a list."""
 
+import itertools
+
 MOST_SEEDS = 1000
+FEWEST = 3
+"""Seeds of an experiment at the first look of `--resolve`. With two, the intervals over seeds cover
+less than they say."""
 SEED_LIMIT = 2**31
 """Seeds are below it."""
 
@@ -45,6 +50,19 @@ def _from(first: int, count: int) -> list[int]:
     if not 1 <= count <= MOST_SEEDS:
         raise ValueError(f"a run has 1 to {MOST_SEEDS:,} seeds")
     return list(range(first, first + count))
+
+
+def further(seeds: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """A list with more seeds behind it: those above its highest one, then others.
+
+    Args:
+        seeds: the list.
+        count: length of the result, if the list is no longer than that.
+    """
+    highest = max(seeds)
+    others = itertools.chain(range(highest + 1, SEED_LIMIT), range(highest))
+    new = (seed for seed in others if seed not in seeds)
+    return (*seeds, *itertools.islice(new, max(0, count - len(seeds))))
 
 
 def in_words(seeds: tuple[int, ...]) -> str:

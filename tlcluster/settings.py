@@ -13,7 +13,7 @@ from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
 from tlcluster.recipe_files import PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
 from tlcluster.records import FEATURES
-from tlcluster.seeds import SEED_LIMIT, first_of, in_words, parse_seeds
+from tlcluster.seeds import FEWEST, MOST_SEEDS, SEED_LIMIT, first_of, further, in_words, parse_seeds
 
 EMBEDDED = "embedded"
 
@@ -256,6 +256,14 @@ class RunSettings(CommonSettings):
     """The flags of `run`."""
 
     experiments: str | None = _EXPERIMENTS
+    resolve: bool = Field(
+        False,
+        description="then train more seeds of the experiments whose differences are not decided, "
+        f"each time twice as many; begins with --seeds {FEWEST} or more",
+    )
+    max_seeds: int = Field(
+        20, description="with --resolve: most seeds of an experiment", le=MOST_SEEDS
+    )
     dry_run: bool = _DRY_RUN
     list_experiments: bool = Field(
         False, description="print the names of the experiments, one per line, and start nothing"
@@ -265,6 +273,41 @@ class RunSettings(CommonSettings):
         description="print `NAME SEED` for each experiment and each of its seeds, one per line, "
         "and start nothing",
     )
+
+    @property
+    def possible_seeds(self) -> tuple[int, ...]:
+        """The seeds that the run may come to have: more than `all_seeds` with `--resolve`."""
+        return further(self.all_seeds, self.max_seeds) if self.resolve else self.all_seeds
+
+    @model_validator(mode="before")
+    @classmethod
+    def _enough_to_look_at(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"seeds": str(FEWEST), **values} if values.get("resolve") else values
+
+    @field_validator("resolve")
+    @classmethod
+    def _can_look(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("only_seed") is not None:
+            raise ValueError("looks at all seeds; leave --only-seed out")
+        if value and {"seed", "seeds"} <= info.data.keys():
+            seeds = len(parse_seeds(info.data["seeds"], info.data["seed"]))
+            if seeds < FEWEST:
+                raise ValueError(
+                    f"looks first at {FEWEST} seeds or more, and --seeds says {seeds}; give "
+                    f"--seeds {FEWEST}, or leave it out"
+                )
+        return value
+
+    @field_validator("max_seeds")
+    @classmethod
+    def _not_fewer(cls, value: int, info: ValidationInfo) -> int:
+        if not info.data.get("resolve"):
+            raise ValueError("is for --resolve; add that flag, or leave this one out")
+        if {"seed", "seeds"} <= info.data.keys():
+            seeds = len(parse_seeds(info.data["seeds"], info.data["seed"]))
+            if value < seeds:
+                raise ValueError(f"is less than the {seeds} of --seeds; give {seeds} or more")
+        return value
 
     def named(self) -> "RunSettings":
         """The same settings with a run name: the given one, or profile and UTC time."""

@@ -1,8 +1,9 @@
 """A run may go on under its name with everything that decides its results as it was."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from tlcluster.orchestration.manifest import (
     versions,
     write_manifest,
 )
-from tlcluster.records import NodeRecord, RunManifest, WeightsRecord
+from tlcluster.records import LooksRecord, NodeRecord, RunManifest, WeightsRecord
 from tlcluster.settings import RunSettings
 from tlcluster.storage.open import open_store
 
@@ -45,6 +46,7 @@ def planned(
     index_sha256: str = "b" * 64,
     weights: WeightsRecord = IMAGENET,
     vgg19: WeightsRecord | None = None,
+    counts: Mapping[str, int] = MappingProxyType({}),
     **settings: Any,
 ) -> RunManifest:
     """The manifest of a run that is about to begin."""
@@ -60,6 +62,8 @@ def planned(
         index=INDEX,
         index_sha256=index_sha256,
         store_url="embedded",
+        seeds=told.possible_seeds[: max([len(told.all_seeds), *counts.values()])],
+        seed_counts=counts,
     )
 
 
@@ -279,6 +283,37 @@ def test_a_run_may_get_more_seeds_and_keeps_those_that_a_later_command_does_not_
     assert three.seeds == (524, 525, 526)
     assert resumed(three, planned()).seeds == (524, 525, 526)
     assert resumed(three, planned(seeds="524,7,526")).seeds == (524, 525, 526, 7)
+
+
+def test_a_run_whose_seeds_are_decided_by_looks_keeps_its_rule_and_how_many_each_has() -> None:
+    first = planned(resolve=True, max_seeds=12)
+    assert (first.seeds, first.seed_counts) == ((524, 525, 526), {})
+    assert first.looks == LooksRecord(first=3, most=12)
+    counts = {"frozen": 6, "augmented": 6, "regularized": 3, "finetuned": 3}
+    second = resumed(first, planned(resolve=True, max_seeds=12, counts=counts))
+    assert second.seeds == tuple(range(524, 530))
+    assert second.seeds_of("frozen") == second.seeds
+    assert second.seeds_of("finetuned") == (524, 525, 526)
+    assert second.folders[:2] == ("frozen", "frozen/seeds/525")
+    assert len(second.folders) == 18
+    # The same command after an interruption begins with the first look, and loses nothing.
+    again = resumed(second, planned(resolve=True, max_seeds=12))
+    assert (again.seeds, again.seed_counts) == (second.seeds, second.seed_counts)
+    assert again.looks == second.looks
+    # So does one that only wants another experiment.
+    alone = resumed(second, planned(experiments="finetuned"))
+    assert (alone.seed_counts, alone.looks) == (second.seed_counts, second.looks)
+
+
+def test_a_rule_for_more_seeds_may_not_change_once_it_has_looked() -> None:
+    looked = planned(resolve=True)
+    with pytest.raises(UserError, match=r"has --resolve with --seeds 3 and --max-seeds 20; go on"):
+        resumed(looked, planned(resolve=True, max_seeds=30))
+    with pytest.raises(
+        UserError, match="--resolve: run first has the seeds 524, 7; begin"
+    ):
+        resumed(planned(seeds="524,7"), planned(resolve=True))
+    assert resumed(planned(seeds="3"), planned(resolve=True)).looks == looked.looks
 
 
 def test_a_run_of_the_version_before_goes_on_with_any_number_of_threads_and_its_views() -> None:

@@ -27,6 +27,15 @@ def test_with_several_seeds_the_first_keeps_its_key_and_all_titles_have_the_seed
     assert flat("frozen/seeds/1") == "frozen.seeds.1"
 
 
+def test_an_experiment_may_have_fewer_seeds_than_others() -> None:
+    found = replicates([FROZEN, AUGMENTED], [7, 1, 2], counts={"frozen": 1})
+    assert [one.key for one in found] == [
+        "frozen",
+        *("augmented", "augmented/seeds/1", "augmented/seeds/2"),
+    ]
+    assert found[0].title == "Model 1, seed 7"
+
+
 @given(st.permutations(ALL), st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True))
 def test_every_experiment_has_its_first_seed_before_one_has_its_second(
     order: list[Experiment], seeds: list[int]

@@ -103,6 +103,11 @@ class Driver:
         """Key of a replicate → how it ended, after `run`."""
         return {one.name: one.status for one in self._state.experiments}
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether it was asked to stop, or lost Ray or storage."""
+        return bool(self.stopping.first or self._state.lost or self._state.away)
+
     def run(self) -> None:
         """Run until all experiments have ended, or their time has.
 

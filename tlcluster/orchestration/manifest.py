@@ -16,11 +16,13 @@ from tlcluster.recipes import Recipe
 from tlcluster.records import (
     MANIFEST,
     DatasetRecord,
+    LooksRecord,
     NodeRecord,
     RunManifest,
     WeightsRecord,
 )
 from tlcluster.report.reading import read_record
+from tlcluster.seeds import in_words
 from tlcluster.settings import RunSettings
 from tlcluster.storage.protocol import Store
 
@@ -65,17 +67,23 @@ def new_manifest(
     index: Index,
     index_sha256: str,
     store_url: str,
+    seeds: tuple[int, ...],
+    seed_counts: Mapping[str, int],
 ) -> RunManifest:
     """The manifest of a run that starts now.
 
-    `weights` are those of each base; of the first experiment's base first.
+    `weights` are those of each base; of the first experiment's base first. `seeds` are all of the
+    run, of which `seed_counts` says how many an experiment has if it has not all.
     """
+    looks = LooksRecord(first=len(settings.all_seeds), most=settings.max_seeds)
     return RunManifest(
         name=str(settings.run_name),
         status="running",
         profile=recipe.profile,
         seed=settings.seed,
-        seeds=settings.all_seeds,
+        seeds=seeds,
+        seed_counts={name: count for name, count in seed_counts.items() if count < len(seeds)},
+        looks=looks if settings.resolve else None,
         experiments=tuple(experiment.name for experiment in recipe.chosen),
         command=command,
         started=utc_now(),
@@ -121,6 +129,7 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
         UserError: something that decides the results differs; the message names it.
     """
     old = old.model_copy(update={"settings": _in_todays_words(old, new)})
+    looks = _same_looks(old, new)
     in_one_only = set(old.experiments) ^ set(new.experiments)
     facts = {
         "dataset": (old.dataset.index_sha256, new.dataset.index_sha256),
@@ -147,13 +156,26 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
         # The recipe may have lost some since.
         *(name for name in old.experiments if name not in order),
     )
+    seeds = tuple(dict.fromkeys((*old.all_seeds, *new.all_seeds)))
+    counts = {
+        name: 1
+        + max(
+            seeds.index(seed)
+            for one in (old, new)
+            if name in one.experiments
+            for seed in one.seeds_of(name)
+        )
+        for name in experiments
+    }
     settings = {**old.settings, **new.settings}
     weights = {**old.base_weights, **new.base_weights}
     return new.model_copy(
         update={
             "experiments": experiments,
             # Those that an earlier command trained stay, also if this one trains fewer.
-            "seeds": tuple(dict.fromkeys((*old.all_seeds, *new.all_seeds))),
+            "seeds": seeds,
+            "seed_counts": {name: n for name, n in counts.items() if n < len(seeds)},
+            "looks": looks,
             "settings": settings,
             "weights": weights[str(settings[f"{experiments[0]}.base"])],
             "weights_by_base": weights,
@@ -161,6 +183,28 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
             "wall_seconds": old.wall_seconds,
         }
     )
+
+
+def _same_looks(old: RunManifest, new: RunManifest) -> LooksRecord | None:
+    """The rule of a run that continues. Its error rate holds if it was the same from the start.
+
+    Raises:
+        UserError: it is another one, or looks at other seeds.
+    """
+    if old.looks is None and new.looks is None:
+        return None
+    if old.looks and new.looks and old.looks != new.looks:
+        raise UserError(
+            f"--run-name {new.name}: that run has --resolve with --seeds {old.looks.first} and "
+            f"--max-seeds {old.looks.most}; go on with these, or use another name"
+        )
+    shorter, longer = sorted((old.all_seeds, new.all_seeds), key=len)
+    if new.looks and longer[: len(shorter)] != shorter:
+        raise UserError(
+            f"--resolve: run {new.name} has the {in_words(old.all_seeds)}; begin --seeds with "
+            "them, or use another --run-name"
+        )
+    return old.looks or new.looks
 
 
 def _in_todays_words(manifest: RunManifest, new: RunManifest) -> dict[str, Setting]:

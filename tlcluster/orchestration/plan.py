@@ -23,6 +23,8 @@ def show_plan(console: Console, ready: Ready) -> None:
     rows = {split: index.rows(split) for split in SPLITS}
     size = sum(info.bytes for split in SPLITS for info in index.shards(split))
     seeds = in_words(tuple(dict.fromkeys(one.seed for one in ready.replicates)))
+    if settings.resolve:
+        seeds += f", and up to {settings.max_seeds} where differences are not decided"
     facts = {
         "run": f"{settings.run_name}, profile {ready.recipe.profile}, {seeds}",
         "data": f"{ready.shown_store}: {', '.join(f'{rows[split]:,} {split}' for split in SPLITS)}"

@@ -2,8 +2,8 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tlcluster.backbones import BACKBONES
@@ -48,6 +48,15 @@ class Ready:
     """Base → its weights, the first experiment's base first."""
     nodes: tuple[NodeRecord, ...]
     admission: Admission
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Experiment → how many seeds it has after a look of `--resolve`. Before the first look it is
+    empty: all have those of `--seeds`."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of the run as it is now, the first of them first."""
+        settings = self.settings
+        return settings.possible_seeds[: max([len(settings.all_seeds), *self.counts.values()])]
 
     @property
     def experiments(self) -> tuple[Experiment, ...]:
@@ -57,8 +66,8 @@ class Ready:
     @property
     def replicates(self) -> tuple[Replicate, ...]:
         """What is trained now: each experiment with each seed, in the order of the report."""
-        settings = self.settings
-        return replicates(self.experiments, settings.all_seeds, settings.only_seed)
+        only = self.settings.only_seed
+        return replicates(self.experiments, self.seeds, only, self.counts)
 
     def going_on(self, old: RunManifest | None) -> "Ready":
         """The same for a run that exists: with its number of threads, unless another is asked for.

@@ -1,6 +1,7 @@
 """Replicates: an experiment with one of the run's seeds, which is trained by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tlcluster.experiments import Experiment
@@ -19,7 +20,10 @@ class Replicate(NamedTuple):
 
 
 def replicates(
-    experiments: Sequence[Experiment], seeds: Sequence[int], only: int | None = None
+    experiments: Sequence[Experiment],
+    seeds: Sequence[int],
+    only: int | None = None,
+    counts: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Replicate, ...]:
     """All replicates of a run, or those of one seed, in the order of the report.
 
@@ -27,6 +31,7 @@ def replicates(
         experiments: in the order of the report.
         seeds: all seeds of the run, its first one first.
         only: the one seed to take; None takes all.
+        counts: experiment → how many of the seeds, from the first on; all if it is not there.
     """
     return tuple(
         Replicate(
@@ -36,7 +41,7 @@ def replicates(
             one.title if len(seeds) == 1 else f"{one.title}, seed {seed}",
         )
         for one in experiments
-        for seed in seeds
+        for seed in seeds[: counts.get(one.name)]
         if only in (None, seed)
     )
 

@@ -15,6 +15,7 @@ from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.orchestration.driver import Driver
 from tlcluster.orchestration.errands import read_result
+from tlcluster.orchestration.looks import next_look
 from tlcluster.orchestration.manifest import (
     continued,
     deciding_settings,
@@ -75,25 +76,42 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
             say(console, notice)
         run_url = f"{output.url.rstrip('/')}/{ready.settings.run_name}"
         run = stack.enter_context(opened_output(run_url))
-        with held(run, MANIFEST_LOCK, wait=True):
-            old = read_manifest(run)
-            ready = ready.going_on(old)
-            manifest = begun_manifest(ready, run, old, command)
-            stack.enter_context(claimed(run, ready.replicates))
-            write_manifest(run, manifest)
-        driver = Driver(ready, manifest, output, run, console, started)
-        with driver.stopping.heard():
-            try:
-                driver.run()
-                last = conclusion(driver, run, manifest, time.monotonic() - began)
-            finally:
-                driver.leave()
+        look: Ready | None = ready
+        ours: list[Replicate] = []
+        while look is not None:
+            with held(run, MANIFEST_LOCK, wait=True):
+                old = read_manifest(run)
+                ready = look.going_on(old)
+                manifest = begun_manifest(ready, run, old, command)
+                new = [one for one in ready.replicates if one not in ours]
+                stack.enter_context(claimed(run, new))
+                ours += new
+                write_manifest(run, manifest)
+            driver = Driver(ready, manifest, output, run, console, started)
+            with driver.stopping.heard():
+                try:
+                    driver.run()
+                    look = further_look(driver, ready, run)
+                    if look is None:
+                        last = conclusion(driver, run, manifest, time.monotonic() - began)
+                finally:
+                    driver.leave()
     # After the block: Ray prints something when it ends, and this is the last line.
     say(console, last.line)
     statuses = set(driver.statuses.values())
     if "interrupted" in statuses and driver.stopping.first:
         return STATUS_OF_SIGNAL.get(driver.stopping.first.signal, cli.TERMINATED)
     return cli.FAILED if "failed" in statuses or not last.written else cli.OK
+
+
+def further_look(driver: Driver, ready: Ready, run: Store) -> Ready | None:
+    """What to train after this, with `--resolve`; None if the run is over."""
+    if driver.gave_up:
+        return None
+    try:
+        return next_look(ready, run)
+    except StoreUnavailable:
+        return None  # the conclusion meets it too, and says so
 
 
 class Conclusion(NamedTuple):
@@ -165,6 +183,8 @@ def begun_manifest(ready: Ready, run: Store, old: RunManifest | None, command: s
         index=ready.index,
         index_sha256=ready.index_sha256,
         store_url=ready.shown_store,
+        seeds=ready.seeds,
+        seed_counts=ready.counts,
     )
     order = [experiment.name for experiment in ready.recipe.experiments]
     return manifest if old is None else continued(old, manifest, order)

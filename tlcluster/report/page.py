@@ -35,6 +35,7 @@ from tlcluster.report.formats import (
     points,
     time_unit,
 )  # fmt: skip
+from tlcluster.report.looked import looked
 from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.sentences import (
     MANY_EXPERIMENTS,
@@ -119,6 +120,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         pairs=len(run.contrasts),
         smallest=least_and_most([one.smallest for one in run.contrasts], view.digits),
         verdict=verdict(run),
+        looked=looked(run.manifest.looks) if run.manifest.looks else "",
         significant=SIGNIFICANT,
         many_experiments=MANY_EXPERIMENTS,
         digits=view.digits,

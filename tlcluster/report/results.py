@@ -46,7 +46,8 @@ class RunPart(Part):
     """Of the first experiment's base."""
     weights_by_base: dict[str, WeightsRecord]
     seeds: tuple[int, ...]
-    """All seeds that each experiment is trained with, the first of them first."""
+    """All seeds of the run, the first of them first. With `resolution`, not every experiment has
+    all of them: see its `replicates`."""
     command: str
     settings: dict[str, str | int | float | bool | None]
     """The settings that decide the results."""
@@ -275,6 +276,38 @@ class ContrastPart(Part):
     """The same with any number of seeds and no more test images; null if either has one seed."""
 
 
+class DecisionPart(Part):
+    """What the looks of `--resolve` say of two experiments."""
+
+    a: str
+    b: str
+    better: str | None
+    """The better one; null while that is not decided."""
+    seeds: int
+    """Of each at the last look that this pair had part in; 0 before the first."""
+    accuracy_difference: float | None
+    """Mean accuracy of `a` less that of `b` at that look."""
+    interval: Interval | None
+    """Of the difference. It covers at all looks together with 95 %."""
+    p_adjusted: float | None
+    """By Holm's method, at that look; decided if below `level`."""
+
+
+class ResolutionPart(Part):
+    """More seeds for what was not decided. Quote these decisions, not the tests of
+    `comparisons_across_seeds`, which take the number of seeds as chosen beforehand."""
+
+    first: int
+    """Seeds at the first look."""
+    most: int
+    """Seeds that an experiment may get."""
+    level: float
+    """Of each look, so that any wrong decision at any look has a probability of at most 5 %."""
+    pairs: tuple[DecisionPart, ...]
+    wanted: dict[str, int]
+    """Experiment → seeds that it needs for the next look. Empty at the end."""
+
+
 class Results(Part):
     """The results of a run of tlcluster. Accuracies are fractions, numbers are unrounded."""
 
@@ -289,6 +322,8 @@ class Results(Part):
     """What the original study reports, as far as it can be compared with this run."""
     comparisons_across_seeds: tuple[ContrastPart, ...]
     """Every two experiments of which any seed was tested."""
+    resolution: ResolutionPart | None
+    """null without `--resolve`."""
     verdict: str
     """Which experiments are better than which, over all seeds, in words."""
     limits: str

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import itertools
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
 from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
 from tlcluster.report.formats import shorten
+from tlcluster.report.looked import resolved
 from tlcluster.report.metrics import Predictions, compare, evaluate, right_of, same_images
 from tlcluster.report.reading import (
     DamagedRecord,
@@ -28,6 +28,7 @@ from tlcluster.report.seeds.moments import Right
 from tlcluster.report.seeds.replication import replication
 from tlcluster.report.study import comparable
 from tlcluster.report.trained import ExperimentRun, Replicate, Run
+from tlcluster.seeds import FEWEST
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
@@ -82,6 +83,9 @@ def manifest_of(store: Store, prefix: str = "") -> RunManifest:
     if seeds[0] != manifest.seed or len(set(seeds)) < len(seeds):
         what = f"its seeds are not {manifest.seed} and others, each once"
         raise damaged(store, prefix + records.MANIFEST, what)
+    if (looks := manifest.looks) and not FEWEST <= looks.first <= looks.most:
+        what = f"looks at {looks.first} to {looks.most} seeds; the first is at {FEWEST} or more"
+        raise damaged(store, prefix + records.MANIFEST, what)
     return manifest
 
 
@@ -100,7 +104,7 @@ def read_run(store: Store, prefix: str = "") -> Run:
         UserError: there is no run, or a record is damaged.
     """
     manifest = manifest_of(store, prefix)
-    first, *others = manifest.all_seeds
+    first = manifest.seed
     firsts = {name: _read(store, prefix, manifest, name, first) for name in manifest.experiments}
     predictions = {name: told for name, (_, told) in firsts.items() if told is not None}
     # First of all, because it checks that the experiments were tested on the same images.
@@ -108,7 +112,8 @@ def read_run(store: Store, prefix: str = "") -> Run:
     tested = next(iter(predictions.values()), None)
     right = {name: [right_of(predictions[name])] if name in predictions else [] for name in firsts}
     replicates = {name: [replicate] for name, (replicate, _) in firsts.items()}
-    for name, seed in itertools.product(manifest.experiments, others):
+    others = [(name, seed) for name in firsts for seed in manifest.seeds_of(name)[1:]]
+    for name, seed in others:
         # Predictions may be gigabytes: of these seeds, no more than two are in memory.
         replicate, told = _read_other(store, prefix, manifest, name, seed, tested)
         replicates[name].append(replicate)
@@ -119,7 +124,8 @@ def read_run(store: Store, prefix: str = "") -> Run:
     experiments = tuple(
         ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
     )
-    run = Run(manifest, experiments, comparisons, contrasts(tables))
+    resolution = resolved(manifest.looks, experiments, right) if manifest.looks else None
+    run = Run(manifest, experiments, comparisons, contrasts(tables), resolution)
     origins = _origins(manifest, tested)
     study = comparable(run)
     return run._replace(

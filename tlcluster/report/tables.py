@@ -66,6 +66,7 @@ def results(run: Run) -> Results:
             ],
             "study": published(run),
             "comparisons_across_seeds": _contrasts(run),
+            "resolution": _resolution(run),
             "verdict": verdict(run),
             "limits": limits(run),
             "differences_from_study": apart,
@@ -212,6 +213,29 @@ def _contrasts(run: Run) -> list[dict[str, Any]]:
         }
         for one in run.contrasts
     ]
+
+
+def _resolution(run: Run) -> dict[str, Any] | None:
+    rule, found = run.manifest.looks, run.resolution
+    if rule is None or found is None:
+        return None
+    return {
+        **rule.model_dump(),
+        "level": found.level,
+        "wanted": found.wanted,
+        "pairs": [
+            {
+                "a": one.a,
+                "b": one.b,
+                "better": one.better,
+                "seeds": one.seeds,
+                "accuracy_difference": one.difference,
+                "interval": one.interval,
+                "p_adjusted": one.p_holm,
+            }
+            for one in found.pairs
+        ],
+    }
 
 
 def _finite(value: Any) -> Any:

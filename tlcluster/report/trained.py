@@ -16,6 +16,7 @@ from tlcluster.report.metrics import Comparison, Metrics
 from tlcluster.report.seeds.accuracy import Accuracy
 from tlcluster.report.seeds.contrast import Contrast
 from tlcluster.report.seeds.replication import Replication
+from tlcluster.report.seeds.resolve import Resolution
 
 ReplicateStatus = Status | Literal["damaged"]
 """`damaged` if there are records that cannot be read."""
@@ -126,6 +127,8 @@ class Run(NamedTuple):
     """Between experiments whose first seed was tested, of that seed alone."""
     contrasts: tuple[Contrast, ...]
     """Between experiments of which any seed was tested, over all that were."""
+    resolution: Resolution | None = None
+    """What `--resolve` decides; None in a run without it."""
 
     @property
     def several(self) -> bool:

@@ -16,9 +16,7 @@ from typing import NamedTuple
 from tlcluster.report.seeds.holm import holm
 from tlcluster.report.seeds.moments import Right, difference, moments
 from tlcluster.report.seeds.proportions import SIGNIFICANT, Interval
-
-FEWEST = 3
-"""Seeds at the first look. With two, the intervals of `Estimate` cover less than they say."""
+from tlcluster.seeds import FEWEST
 
 
 class Standing(NamedTuple):
