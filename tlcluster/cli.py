@@ -42,7 +42,8 @@ def parse(model: type[Settings], prog: str, about: str, argv: Sequence[str]) -> 
     description is the help text. A field with `json_schema_extra={"argument":
     True}` is a positional argument. A field with `{"flag": "--json"}` has that
     flag; pydantic allows no field of this name. A tuple of strings is a flag
-    that may be repeated, a bool is a flag without a value.
+    that may be repeated, or an argument that takes one or more values. A bool
+    is a flag without a value.
 
     Raises:
         UserError: a flag is unknown or a value is not allowed.
@@ -86,8 +87,9 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     extra = _extra(field)
     text = (field.description or "").replace("%", "%%")
     flag = _shown(name, field)
+    repeat = typing.get_origin(field.annotation) is tuple
     if extra.get("argument"):
-        parser.add_argument(name, metavar=flag, help=text)
+        parser.add_argument(name, metavar=flag, help=text, nargs="+" if repeat else None)
         return
     if field.annotation is not bool and field.default not in (None, PydanticUndefined, ()):
         text += f" [{field.default}]"
@@ -100,7 +102,6 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
             parser.add_argument(flag, dest=name, action="store_true", default=None, help=text)
         return
     metavar = str(extra.get("metavar", _kind(field.annotation)))
-    repeat = typing.get_origin(field.annotation) is tuple
     parser.add_argument(
         flag,
         dest=name,
