@@ -6,6 +6,7 @@ from pathlib import Path
 import fake_run
 import pytest
 from browsing import Reader, requests, visit
+from many_runs import gathered
 from selenium import webdriver
 
 from tlcluster.comparison.gather import gather
@@ -37,6 +38,15 @@ def test_without_a_script_the_page_has_every_row_the_highest_accuracy_first(page
     text = Reader(page.read_text()).text
     assert "4 left out." in text
     assert "the run is still running" in text
+
+
+def test_what_runs_were_tested_on_is_a_column_if_it_is_not_the_same(page: Path, runs: Path) -> None:
+    same = render_page(gathered(runs, "base", "wide"), "")
+    for text, several in ((page.read_text(), True), (same, False)):
+        table = text[: text.index("</thead>")]
+        assert ("Tested on</th>" in table) == several
+        assert ("Not all runs were tested on the same images" in text) == several
+        assert ("there are no statistics between them" in text) == several
 
 
 def test_the_page_refers_to_nothing_and_allows_its_own_script_alone(page: Path) -> None:

@@ -140,16 +140,13 @@ def _same_images(read: Sequence[tuple[Place, Run, Answers]]) -> None:
 
 def _data(read: Sequence[tuple[Place, Run, Answers]]) -> dict[tuple[str, str], str]:
     """What the runs were tested on → in words, `cinic-10, 9,000 images`."""
-    words = {
-        _identity(run, answers): f"{shorten(run.manifest.dataset.name, 40)}, {_images(answers):,}"
-        for _, run, answers in read
-    }
-    images = (f"{shown} images" for shown in words.values())
-    return dict(zip(words, unique(images), strict=True))
+    words = {_identity(run, answers): _tested_on(run, answers) for _, run, answers in read}
+    return dict(zip(words, unique(words.values()), strict=True))
 
 
-def _images(answers: Answers) -> int:
-    return next(iter(answers.right.values())).shape[1]
+def _tested_on(run: Run, answers: Answers) -> str:
+    images = len(next(iter(answers.right.values()))[0])
+    return f"{shorten(run.manifest.dataset.name, 40)}, {images:,} images"
 
 
 def unique(texts: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tlcluster.comparison.gather import Entry, Gathered
 from tlcluster.report.columns import ACROSS, COLUMNS, STUDY, View, rows, text
 from tlcluster.report.columns import Row as ReportRow
-from tlcluster.report.formats import moment, number
+from tlcluster.report.formats import moment, number, shorten
 from tlcluster.report.page import workers
 from tlcluster.report.tables import csv_text
 from tlcluster.report.trained import ExperimentRun, Replicate
@@ -83,6 +83,10 @@ def _of_report(heading: str, number: Callable[[Row], float | None] | None = None
     return Column(heading, lambda row, view: text(column, row.row, view), number)
 
 
+def _day(started: str) -> str:
+    return shorten(moment(started).partition(" ")[0], 20)
+
+
 DATA = Column("Tested on", lambda row, _: row.entry.data)
 """A column for runs that were not all tested on the same images."""
 
@@ -101,8 +105,8 @@ PAGE = (
         lambda row, _: number(hours(worker_seconds(row.experiment)), 2),
         lambda row: worker_seconds(row.experiment),
     ),
-    Column("Hardware", lambda row, _: hardware(row.experiment)),
-    Column("Started", lambda row, _: moment(row.entry.run.manifest.started)),
+    Column("Hardware", lambda row, _: shorten(hardware(row.experiment), 40)),
+    Column("Started", lambda row, _: _day(row.entry.run.manifest.started)),
     _of_report("Status"),
 )
 """From left to right, after the run and the experiment."""
