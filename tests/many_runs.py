@@ -1,5 +1,6 @@
 """Runs that never ran, to be compared: some that can be, and some that cannot."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def write_all(folder: Path) -> None:
     (folder / "features/more").mkdir(parents=True)
 
 
+@functools.cache
 def gathered(runs: Path, *names: str, any_images: bool = False) -> Gathered:
-    """The runs of these names in a folder; of the name "", the folder itself."""
+    """The runs of these names in a folder that stays as it is; of "", the folder itself."""
     return gather(places([str(runs / name) for name in names]), any_images=any_images)
 
 
