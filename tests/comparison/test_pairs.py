@@ -108,7 +108,9 @@ def test_runs_without_a_common_experiment_are_named(runs: Path, tmp_path: Path) 
     write(tmp_path / "only", experiments=("finetuned",))
     found = gather(places([str(runs / "seeds"), str(tmp_path / "only")]))
     assert pairs(found) == ()
-    assert not_paired(found) == ["only has no tested experiment of the same name as seeds."]
+    assert not_paired(found) == [
+        "seeds and only have no tested experiment in common with another run on the same images."
+    ]
     assert "nothing can be compared" in Reader(render_page(found, "")).text
 
 
@@ -130,3 +132,12 @@ def test_the_verdict_names_the_better_run_or_counts(runs: Path) -> None:
         "compared with, and 1 are worse."
     )
     assert verdict([], 1) == ""
+
+
+def test_an_experiment_is_compared_with_the_first_run_that_has_it(runs: Path) -> None:
+    found = pairs(gathered(runs, "seeds", "base", "wide"))
+    assert [(one.experiment, one.contrast.a, one.contrast.b) for one in found] == [
+        ("frozen", "base", "seeds"),
+        ("frozen", "wide", "seeds"),
+        ("finetuned", "wide", "base"),
+    ]

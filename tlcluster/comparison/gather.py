@@ -7,7 +7,7 @@ from tlcluster.comparison.places import Place
 from tlcluster.errors import UserError
 from tlcluster.report.formats import shorten
 from tlcluster.report.runs import Answers, manifest_of, read_answers
-from tlcluster.report.trained import Run
+from tlcluster.report.trained import Replicate, Run
 
 UNFINISHED = {"running": "is still running", "interrupted": "was interrupted"}
 """Status of a run that has not ended → how this is said."""
@@ -43,8 +43,7 @@ class Gathered(NamedTuple):
 
     @property
     def groups(self) -> tuple[tuple[Entry, ...], ...]:
-        """Runs on the same test images, together. The others of a group are compared with its
-        first."""
+        """Runs on the same test images, together."""
         found: dict[str, list[Entry]] = {}
         for one in self.entries:
             found.setdefault(one.data, []).append(one)
@@ -108,7 +107,22 @@ def _read(place: Place) -> tuple[Run, Answers]:
     run, answers = read_answers(place.store, place.prefix)
     if answers is None:
         raise _Unusable(place, "no experiment of the run was tested", "leave this run out")
-    return run, answers
+    return _without_classes(run), answers
+
+
+def _without_classes(run: Run) -> Run:
+    """The run without what it knows of single classes: of a thousand, with many runs, gigabytes."""
+    return run._replace(
+        experiments=tuple(
+            one._replace(replicates=tuple(map(_light, one.replicates))) for one in run.experiments
+        )
+    )
+
+
+def _light(one: Replicate) -> Replicate:
+    if one.metrics is None:
+        return one
+    return one._replace(metrics=one.metrics._replace(per_class=(), confusion=()))
 
 
 def _too_few(used: Sequence[str], left_out: Sequence[LeftOut]) -> str:

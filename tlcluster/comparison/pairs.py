@@ -20,21 +20,21 @@ class Pair(NamedTuple):
     """How many were tested in the run `contrast.a`."""
     seeds_b: int
     contrast: Contrast
-    """Between runs: `a` and `b` are their labels. `b` is the first of its group."""
+    """Between runs: `a` and `b` are their labels. `b` is the first that has the experiment."""
 
 
 def pairs(gathered: Gathered) -> tuple[Pair, ...]:
-    """Each run with the first one of its group, for each experiment that both have.
+    """Each experiment of each run with that of the first run that has it, on the same test images.
 
     The estimates, intervals and tests are those of the report between experiments, and p is
     adjusted for all of these pairs together.
     """
     found = [
-        (name, (run.label, run.answers.right[name]), (first.label, first.answers.right[name]))
-        for first, *others in gathered.groups
-        for run in others
-        for name in first.answers.right
-        if name in run.answers.right
+        (name, (other.label, other.answers.right[name]), (first.label, first.answers.right[name]))
+        for group in gathered.groups
+        for name in dict.fromkeys(name for one in group for name in one.answers.right)
+        for first, *others in [[one for one in group if name in one.answers.right]]
+        for other in others
     ]
     contrasts = paired([(a, b) for _, a, b in found])
     return tuple(
@@ -51,12 +51,15 @@ def not_paired(gathered: Gathered) -> list[str]:
         f"({first[0].data}): there are no statistics between them."
         for group in others
     ]
-    for base, *runs in gathered.groups:
-        strangers = [one for one in runs if not one.answers.right.keys() & base.answers.right]
-        if strangers:
-            have = "has" if len(strangers) == 1 else "have"
-            names = listing(one.label for one in strangers)
-            said.append(f"{names} {have} no tested experiment of the same name as {base.label}.")
+    found = {label for one in pairs(gathered) for label in (one.contrast.a, one.contrast.b)}
+    for group in gathered.groups:
+        alone = [one.label for one in group if one.label not in found]
+        if alone and len(group) > 1:
+            have = "has" if len(alone) == 1 else "have"
+            said.append(
+                f"{listing(alone)} {have} no tested experiment in common with another run on the "
+                "same images."
+            )
     return said
 
 
