@@ -16,6 +16,8 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from browsing import chromium
+from selenium import webdriver
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.sample import SAMPLE_ROWS_PER_SHARD, sample
@@ -170,6 +172,14 @@ def published_weights() -> bytes:
         in_full = os.environ.get("CI") == "true" and SHARED.exists()
         (pytest.fail if in_full else pytest.skip)(reason)
     return content
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Chromium, without a window."""
+    chrome = chromium()
+    yield chrome
+    chrome.quit()
 
 
 Wave = list[list[dict[str, Any]]]

@@ -28,6 +28,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         TOP: "",
         "storage": "",
         "report": "storage",
+        "comparison": "storage report",
         "dataset": "storage",
         "checkup": "storage dataset",
         "training": "storage dataset checkup",
@@ -35,7 +36,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "tuning": "storage dataset checkup training report orchestration",
         "export": "storage dataset checkup training report",
         "bench": "storage dataset checkup training report orchestration",
-        "commands": "storage dataset checkup training report orchestration tuning export bench",
+        "commands": "storage dataset checkup training report orchestration tuning export bench "
+        "comparison",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what
@@ -166,8 +168,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # Raises CycleError, which names the circle.
 
 
-def test_the_report_needs_neither_tensorflow_nor_ray() -> None:
-    assert not libraries("report.write") & {"tensorflow", "tf_keras", "ray"}
+@pytest.mark.parametrize("module", ["report.write", "comparison.write"])
+def test_the_report_needs_neither_tensorflow_nor_ray(module: str) -> None:
+    assert not libraries(module) & {"tensorflow", "tf_keras", "ray"}
 
 
 def test_the_driver_needs_no_tensorflow() -> None:

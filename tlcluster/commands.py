@@ -20,6 +20,7 @@ from tlcluster.errors import UserError
 from tlcluster.settings import (
     BenchSettings,
     CheckSettings,
+    CompareSettings,
     ExportSettings,
     IngestSettings,
     OneSettings,
@@ -183,6 +184,18 @@ def verify(argv: Sequence[str], typed: str) -> int:
     return FAILED if failed else OK
 
 
+def compare(argv: Sequence[str], typed: str) -> int:
+    """Show several runs on one page."""
+    settings = parse(CompareSettings, typed, COMMANDS["compare"].about, argv)
+    from tlcluster.comparison.write import write_comparison
+
+    page = write_comparison(
+        settings.run, settings.to, _command_line(typed, argv), any_images=settings.any_images
+    )
+    print(printable(page))
+    return OK
+
+
 def export(argv: Sequence[str], typed: str) -> int:
     """Write the model of an experiment for other programs."""
     settings = parse(ExportSettings, typed, COMMANDS["export"].about, argv)
@@ -257,6 +270,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "wrote. Needs neither TensorFlow nor Ray. Exit status: 0 if all that was checked "
             "holds, 1 if not; what does not is named.",
             verify,
+        ),
+        "compare": Command(
+            "Show several runs on one page: their results, time and cost, what differs between "
+            "their settings, and which run is better, for each experiment that two runs on the "
+            "same test images have. Needs neither TensorFlow nor Ray. The last line is the path "
+            "of the page.",
+            compare,
         ),
         "export": Command(
             "Write the model of a finished experiment for other programs: images in, "

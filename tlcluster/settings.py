@@ -525,6 +525,29 @@ class VerifySettings(ReportSettings):
     )
 
 
+class CompareSettings(BaseModel):
+    """The arguments of `compare`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: tuple[str, ...] = Field(
+        description="folder of a run, OUTPUT/RUN-NAME, or a folder of runs, in which those that "
+        "cannot be used are left out: a directory or s3://BUCKET/PREFIX; runs are compared with "
+        "the first one, in a folder the oldest",
+        json_schema_extra={"argument": True},
+    )
+    to: str = Field(
+        "comparison",
+        description="folder for the page and its tables: a directory or s3://BUCKET/PREFIX",
+        json_schema_extra={"metavar": "URL"},
+    )
+    any_images: bool = Field(
+        False,
+        description="also show named runs that were tested on other images than the first one; "
+        "there are no statistics between these",
+    )
+
+
 EXPORT_FORMATS = ("keras", "saved-model", "onnx", "onnx-int8", "litert")
 """Formats of exported models; see `tlcluster.export.formats`."""
 

@@ -309,9 +309,7 @@ def test_a_rule_for_more_seeds_may_not_change_once_it_has_looked() -> None:
     looked = planned(resolve=True)
     with pytest.raises(UserError, match=r"has --resolve with --seeds 3 and --max-seeds 20; go on"):
         resumed(looked, planned(resolve=True, max_seeds=30))
-    with pytest.raises(
-        UserError, match="--resolve: run first has the seeds 524, 7; begin"
-    ):
+    with pytest.raises(UserError, match="--resolve: run first has the seeds 524, 7; begin"):
         resumed(planned(seeds="524,7"), planned(resolve=True))
     assert resumed(planned(seeds="3"), planned(resolve=True)).looks == looked.looks
 

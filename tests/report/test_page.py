@@ -4,16 +4,14 @@ import base64
 import csv
 import io
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fake_run
 import pytest
+from browsing import Reader, requests, visit
 from PIL import Image
 from selenium import webdriver
 
@@ -263,35 +261,6 @@ def test_a_column_is_one_value_and_stands_in_the_page_and_in_the_file(
 # The file
 
 
-class Reader(HTMLParser):
-    """Collects what a page holds and what it asks for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.handlers: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self._open.append(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("href", "src", "srcset", "action", "data", "poster"):
-                self.references.append(value or "")
-            if name.startswith("on"):
-                self.handlers.append(name)
-
-    def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] != "style":
-            self.text += data
-
-
 @pytest.mark.parametrize("run", RUNS)
 def test_the_page_has_no_script_and_refers_to_nothing_outside_itself(
     run: str, pages: dict[str, Path]
@@ -462,48 +431,6 @@ def test_of_several_seeds_the_table_has_mean_spread_and_interval_and_each_seed_i
 
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        reason = "needs chromium and chromedriver (Debian: apt-get install chromium-driver)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # which root in a container has none of
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--hide-scrollbars",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
-def visit(browser: webdriver.Chrome, url: str, width: int, scheme: str) -> None:
-    browser.get_log("browser"), browser.get_log("performance")
-    media = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(url)
-
-
-def requests(browser: webdriver.Chrome) -> list[str]:
-    """What the page asked for, itself included."""
-    return re.findall(
-        r'"Network\.requestWillBeSent".*?"request":\{.*?"url":"(.*?)"',
-        " ".join(entry["message"] for entry in browser.get_log("performance")),
-    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -2,8 +2,12 @@
 
 import contextlib
 import difflib
+import hashlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,6 +93,16 @@ def manifest_of(store: Store, prefix: str = "") -> RunManifest:
     return manifest
 
 
+class Answers(NamedTuple):
+    """Which test images the trainings of a run were right about."""
+
+    images: str
+    """Names and labels of the test images in their order, as a sha256: runs with the same one can
+    be compared image by image."""
+    right: Mapping[str, Right]
+    """Experiment → (seeds, images); those that have no tested seed are not in it."""
+
+
 def read_run(store: Store, prefix: str = "") -> Run:
     """Everything that is there of a run; only its manifest must be.
 
@@ -103,6 +117,11 @@ def read_run(store: Store, prefix: str = "") -> Run:
     Raises:
         UserError: there is no run, or a record is damaged.
     """
+    return read_answers(store, prefix)[0]
+
+
+def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
+    """A run, see `read_run`, with its answers; None if nothing was tested."""
     manifest = manifest_of(store, prefix)
     first = manifest.seed
     firsts = {name: _read(store, prefix, manifest, name, first) for name in manifest.experiments}
@@ -128,7 +147,7 @@ def read_run(store: Store, prefix: str = "") -> Run:
     run = Run(manifest, experiments, comparisons, contrasts(tables), resolution)
     origins = _origins(manifest, tested)
     study = comparable(run)
-    return run._replace(
+    run = run._replace(
         experiments=tuple(
             _with_statistics(one, tables[one.name], origins, study.get(one.name))
             if one.name in tables
@@ -136,6 +155,13 @@ def read_run(store: Store, prefix: str = "") -> Run:
             for one in experiments
         )
     )
+    return run, Answers(_digest(tested), tables) if tested else None
+
+
+def _digest(of: Predictions) -> str:
+    """Equal if and only if `same_images` is true."""
+    images = json.dumps([of.source.tolist(), of.label.tolist()])
+    return hashlib.sha256(images.encode()).hexdigest()
 
 
 def _origins(manifest: RunManifest, tested: Predictions | None) -> dict[str, Right]:

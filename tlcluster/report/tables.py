@@ -12,8 +12,9 @@ from tlcluster.experiments import StudyResult
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.columns import ACROSS, COLUMNS, Column, Row, replicate_rows, rows
 from tlcluster.report.metrics import Metrics
-from tlcluster.report.results import VERSION, Results
+from tlcluster.report.results import VERSION, Part, Results
 from tlcluster.report.seeds.accuracy import Accuracy
+from tlcluster.report.seeds.contrast import Contrast
 from tlcluster.report.seeds.words import replicated
 from tlcluster.report.sentences import differences, limits, verdict
 from tlcluster.report.study import comparable, published
@@ -27,9 +28,13 @@ def results_json(run: Run) -> str:
     """
     # A confusion matrix of 1,000 classes has a million numbers: not a line for each.
     indent = 2 if len(run.manifest.dataset.classes) <= MANY_CLASSES else None
-    content = results(run).model_dump(mode="json", by_alias=True)
-    text = json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    return json_text(results(run), indent)
+
+
+def json_text(part: Part, indent: int | None = 2) -> str:
+    """A JSON file. Numbers that are not finite are null."""
+    content = _finite(part.model_dump(mode="json", by_alias=True))
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def results(run: Run) -> Results:
@@ -164,17 +169,18 @@ def _across_seeds(experiment: ExperimentRun) -> dict[str, Any]:
 
     return {
         "seeds": [one.seed for one in experiment.tested],
-        "accuracy": _mean_accuracy(experiment.accuracy) if experiment.accuracy else None,
+        "accuracy": mean_accuracy(experiment.accuracy) if experiment.accuracy else None,
         "loss": mean(lambda metrics: metrics.loss),
         "precision_macro": mean(lambda metrics: metrics.precision_macro),
         "recall_macro": mean(lambda metrics: metrics.recall_macro),
         "f1_macro": mean(lambda metrics: metrics.f1_macro),
-        "per_origin": {name: _mean_accuracy(of) for name, of in experiment.origins.items()},
+        "per_origin": {name: mean_accuracy(of) for name, of in experiment.origins.items()},
         "note": _note(len(tested)),
     }
 
 
-def _mean_accuracy(of: Accuracy) -> dict[str, Any]:
+def mean_accuracy(of: Accuracy) -> dict[str, Any]:
+    """The fields of `MeanAccuracy`."""
     return {
         "mean": of.mean,
         "sd": of.spread,
@@ -194,25 +200,33 @@ def _note(seeds: int) -> str | None:
 
 def _contrasts(run: Run) -> list[dict[str, Any]]:
     seeds = {one.name: len(one.tested) for one in run.experiments}
-    return [
-        {
-            "a": one.a,
-            "b": one.b,
-            "seeds_a": seeds[one.a],
-            "seeds_b": seeds[one.b],
-            "accuracy_difference": one.difference,
-            "ci95": one.interval,
-            "covers": one.covers,
-            "p_value": one.p_value,
-            "p_adjusted": one.p_holm,
-            "test": one.test,
-            "effect_size": one.effect,
-            "probability_a_better": one.probability,
-            "smallest_difference": one.smallest,
-            "smallest_difference_any_seeds": one.smallest_with_any_seeds,
-        }
-        for one in run.contrasts
-    ]
+    return [contrast_fields(one, seeds[one.a], seeds[one.b]) for one in run.contrasts]
+
+
+def contrast_fields(one: Contrast, seeds_a: int, seeds_b: int) -> dict[str, Any]:
+    """The fields of `ContrastPart`.
+
+    Args:
+        one: the contrast.
+        seeds_a: of its first experiment, how many were tested.
+        seeds_b: of its second.
+    """
+    return {
+        "a": one.a,
+        "b": one.b,
+        "seeds_a": seeds_a,
+        "seeds_b": seeds_b,
+        "accuracy_difference": one.difference,
+        "ci95": one.interval,
+        "covers": one.covers,
+        "p_value": one.p_value,
+        "p_adjusted": one.p_holm,
+        "test": one.test,
+        "effect_size": one.effect,
+        "probability_a_better": one.probability,
+        "smallest_difference": one.smallest,
+        "smallest_difference_any_seeds": one.smallest_with_any_seeds,
+    }
 
 
 def _resolution(run: Run) -> dict[str, Any] | None:
@@ -262,7 +276,7 @@ def seeds_csv(run: Run) -> str:
 
 def _rows_csv(columns: Iterable[Column], of: Iterable[Row]) -> str:
     named = [column for column in columns if column.name]
-    return _csv(
+    return csv_text(
         [column.name for column in named],
         ([column.value(row) for column in named] for row in of),
     )
@@ -271,7 +285,7 @@ def _rows_csv(columns: Iterable[Column], of: Iterable[Row]) -> str:
 def confusion_csv(metrics: Metrics) -> str:
     """Test images by true class (rows) and predicted class (columns)."""
     names = [of_class.name for of_class in metrics.per_class]
-    return _csv(
+    return csv_text(
         ["true class", *names],
         ([name, *counts] for name, counts in zip(names, metrics.confusion, strict=True)),
     )
@@ -279,14 +293,15 @@ def confusion_csv(metrics: Metrics) -> str:
 
 def per_class_csv(run: Run) -> str:
     """One row for each experiment and class."""
-    return _csv(
+    return csv_text(
         ["experiment", "class", "precision", "recall", "f1", "support"],
         ([one.name, *of_class] for one in run.experiments if one.metrics
          for of_class in one.metrics.per_class),
     )  # fmt: skip
 
 
-def _csv(heading: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+def csv_text(heading: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A CSV file. Numbers that are not finite are empty, and no text is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(_cell, heading))

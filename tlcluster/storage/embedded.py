@@ -244,9 +244,9 @@ def _start(
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(private),
-        # Without a limit it used 800 MB for an ingest of 190 MB; the limit makes it no slower. After
-        # two minutes it keeps 250 MB at rest: with a limit of 256 MiB it was then busy all the time
-        # collecting garbage, with a sixth of a core.
+        # Without a limit it used 800 MB for an ingest of 190 MB; the limit makes it no slower. From
+        # its third minute on it keeps 250 MB at rest. With a limit of 256 MiB it was then busy with
+        # collecting garbage, all the time, for a sixth of a core.
         "GOMEMLIMIT": "512MiB",
         "signal": "TERM" if keep else "KILL",
         "ports": " ".join(map(str, ports.values())),

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -66,7 +66,19 @@ def contrasts(
     Raises:
         ValueError: the shapes do not fit.
     """
-    pairs = list(itertools.combinations(experiments.items(), 2))
+    return paired(list(itertools.combinations(experiments.items(), 2)), same_seeds=same_seeds)
+
+
+def paired(
+    pairs: Sequence[tuple[tuple[str, Right], tuple[str, Right]]], *, same_seeds: bool = False
+) -> tuple[Contrast, ...]:
+    """These pairs alone, adjusted for as many comparisons; see `contrasts`.
+
+    Args:
+        pairs: of names with their (seeds, images); the two of a pair have the same images in the
+            same order.
+        same_seeds: as there.
+    """
     alone = [
         _contrast(a, b, left, right, same_seeds=same_seeds, comparisons=len(pairs))
         for (a, left), (b, right) in pairs
