@@ -13,8 +13,10 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
 from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
+from tlcluster.report.classes import listed_classes
 from tlcluster.report.formats import shorten
 from tlcluster.report.metrics import Predictions, compare, evaluate, right_of, same_images
+from tlcluster.report.mistakes import gallery
 from tlcluster.report.reading import (
     DamagedRecord,
     damaged,
@@ -119,7 +121,9 @@ def read_run(store: Store, prefix: str = "") -> Run:
     experiments = tuple(
         ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
     )
-    run = Run(manifest, experiments, comparisons, contrasts(tables))
+    metrics = [of.metrics for of, _ in firsts.values() if of.metrics]
+    listed = listed_classes(metrics) if metrics else []
+    run = Run(manifest, experiments, comparisons, contrasts(tables), gallery(predictions, listed))
     origins = _origins(manifest, tested)
     study = comparable(run)
     return run._replace(
