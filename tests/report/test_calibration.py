@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import fake_run
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -41,6 +41,7 @@ def by_definition(label: np.ndarray, probabilities: np.ndarray) -> float:
     return float(error)
 
 
+@settings(max_examples=40, deadline=None)
 @given(predictions())
 def test_the_error_is_the_one_of_the_paper_and_between_0_and_1(
     of: tuple[np.ndarray, np.ndarray],
@@ -55,6 +56,7 @@ def test_the_error_is_the_one_of_the_paper_and_between_0_and_1(
     assert sum(found.images) == len(of[0])
 
 
+@settings(max_examples=40, deadline=None)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_the_order_of_the_images_changes_nothing(
     of: tuple[np.ndarray, np.ndarray], random: object
@@ -64,6 +66,7 @@ def test_the_order_of_the_images_changes_nothing(
     assert calibration(of[0][order], of[1][order]) == calibration(*of)
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_what_is_right_as_often_as_it_says_has_no_error(right: int, wrong: int) -> None:
     """All have the same confidence, and this share of them is right."""

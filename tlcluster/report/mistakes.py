@@ -157,7 +157,9 @@ def _disputed(tested: Mapping[str, Predictions]) -> tuple[Disputed, ...]:
 def _divergence(of: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float64]:
     """Probabilities (n, classes) of each experiment → (n,) how far they are apart, in bits."""
     every = [np.clip(one.astype(np.float64), 0, 1) for one in of]
-    return _entropy(np.mean(every, axis=0)) - np.mean([_entropy(one) for one in every], axis=0)
+    mean, single = np.mean(every, axis=0), np.mean([_entropy(one) for one in every], axis=0)
+    apart: npt.NDArray[np.float64] = _entropy(mean) - single
+    return apart
 
 
 def _entropy(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -166,7 +168,8 @@ def _entropy(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _predicted(told: Predictions) -> npt.NDArray[np.int64]:
-    return told.probabilities.argmax(axis=1)
+    predicted: npt.NDArray[np.int64] = told.probabilities.argmax(axis=1)
+    return predicted
 
 
 def _said(name: str, told: Predictions, image: int) -> Said:

@@ -145,7 +145,8 @@ def smaller(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     tall, wide = height // side, width // side
     squares = image[: tall * side, : wide * side].reshape(tall, side, wide, side, 3)
     sums = squares.sum(axis=(1, 3), dtype=np.int64)
-    return ((sums + side * side // 2) // (side * side)).astype(np.uint8)
+    means: npt.NDArray[np.uint8] = ((sums + side * side // 2) // (side * side)).astype(np.uint8)
+    return means
 
 
 def to_png(image: npt.NDArray[np.uint8]) -> str:

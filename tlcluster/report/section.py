@@ -61,7 +61,7 @@ def mistakes_section(
         "origin_in": lambda source: origin_in(run, source),
         "class_name": lambda position: shorten(run.manifest.dataset.classes[position], 40),
         "shorten": shorten,
-        "sure": lambda probability: f"{percent(probability, 1)} %",
+        "sure": lambda probability: f"{percent(probability, 1)}\N{NO-BREAK SPACE}%",
     }
 
 

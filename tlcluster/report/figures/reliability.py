@@ -1,6 +1,7 @@
 """Reliability diagrams: how often predictions are right, over how sure they are."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -20,10 +21,10 @@ def reliability(name: str, style: Style, of: Sequence[Calibration]) -> Figure:
         of: its seeds' calibration, one at least; the first is the main one.
     """
     first, *others = of
-    canvas = new_canvas(280, 366)
+    canvas = new_canvas(280, 372)
     heading(canvas, shorten(name, 30), style)
-    axes = panel(canvas, left=32, top=46, width=240, height=196)
-    counts = panel(canvas, left=32, top=274, width=240, height=48)
+    axes = panel(canvas, left=32, top=49, width=240, height=196)
+    counts = panel(canvas, left=32, top=280, width=240, height=48)
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.plot([0, 100], [0, 100], color=MUTED.light, linewidth=0.8, dashes=(3, 2))
     for other in others:
@@ -47,7 +48,7 @@ def reliability(name: str, style: Style, of: Sequence[Calibration]) -> Figure:
     return render(canvas, f"reliability_{name}", _alt(name, first, bool(others)))
 
 
-def _line(axes: Axes, of: Calibration, style: Style, **look: object) -> None:
+def _line(axes: Axes, of: Calibration, style: Style, **look: Any) -> None:
     """Through the bins that hold images, at their mean confidence."""
     pairs = [
         (100 * confidence, 100 * accuracy)
@@ -60,7 +61,7 @@ def _line(axes: Axes, of: Calibration, style: Style, **look: object) -> None:
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=9.5, color=MUTED.light, pad=6, x=-31 / 240)
+    axes.set_title(text, loc="left", fontsize=9.5, color=MUTED.light, pad=9, x=-31 / 240)
 
 
 def _alt(name: str, of: Calibration, others: bool) -> str:
