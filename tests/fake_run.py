@@ -8,11 +8,12 @@ writes one such run, or one with several seeds, into FOLDER and its report besid
 import io
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tlcluster import records
 from tlcluster.cinic10 import CLASSES
@@ -28,6 +29,7 @@ from tlcluster.records import (
     WeightsRecord,
     WorkerRecord,
 )
+from tlcluster.report.pictures import Look
 from tlcluster.report.write import write_report
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
@@ -283,6 +285,20 @@ def predictions(
     return buffer.getvalue()
 
 
+def look(images: int, side: int = 32) -> Look:
+    """The images that `predictions` are of: blots of colour, each its own."""
+    with np.load(io.BytesIO(predictions("frozen", images))) as arrays:
+        source = arrays["source"].tolist()
+
+    def found(numbers: Sequence[int]) -> Iterator[tuple[int, str, npt.NDArray[np.uint8]]]:
+        for number in numbers:
+            coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3))
+            grid = np.arange(side) * 4 // side
+            yield number, source[number], coarse[grid][:, grid].astype(np.uint8)
+
+    return found
+
+
 def write_run(store: Store, of: RunManifest, finished: Sequence[str] | None = None) -> None:
     """A whole run; the experiments that are not `finished` leave nothing."""
     store.put(records.MANIFEST, of.model_dump_json().encode())
@@ -423,4 +439,4 @@ if __name__ == "__main__":
         write_seeds_run(target)
     else:
         write_run(target, manifest())
-    print(folder / write_report(target))
+    print(folder / write_report(target, look=look(9_000)))

@@ -112,6 +112,8 @@ def test_a_run_leaves_what_the_readme_says(output: Path) -> None:
     report = {path.name for path in (run_folder / "report").iterdir()}
     assert report >= {"index.html", "summary.csv", "results.json"}
     assert {path.suffix for path in (run_folder / "report").iterdir()} >= {".svg", ".png"}
+    assert json.loads((run_folder / "pictures.json").read_text())["lacking"] is None
+    assert "<img" in (run_folder / "report" / "index.html").read_text()
 
 
 def test_augmented_views_are_removed_when_all_have_passed_them(output: Path) -> None:
@@ -140,7 +142,10 @@ def test_every_number_and_every_hash_of_the_report_is_confirmed(
     claims = [line for line in lines[:-1] if not line.startswith(" ")]
     unchecked = [line for line in claims if not line.startswith("holds  ")]
     # The embedded store ended with the run.
-    assert unchecked == ["not checked  the predictions are for the test images of the data set"]
+    assert unchecked == [
+        "not checked  the predictions are for the test images of the data set",
+        "not checked  pictures.json has images of the data set",
+    ]
     for name in EXPERIMENTS:
         for file in ("result.json", "predictions.npz", "model.weights.h5"):
             assert f"holds        {name}/{file} is what the run wrote" in claims

@@ -9,9 +9,10 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import tlcluster
 from tlcluster.cinic10 import ARCHIVE_URL
@@ -31,6 +32,11 @@ from tlcluster.settings import (
     VerifySettings,
 )
 from tlcluster.terminal import printable
+
+if TYPE_CHECKING:
+    from tlcluster.dataset.shards import Index
+    from tlcluster.records import RunManifest
+    from tlcluster.storage.protocol import Store
 
 
 class Command(NamedTuple):
@@ -144,11 +150,15 @@ def ingest(argv: Sequence[str], typed: str) -> int:
 def report(argv: Sequence[str], typed: str) -> int:
     """Write the report of a run again."""
     settings = parse(ReportSettings, typed, COMMANDS["report"].about, argv)
-    from tlcluster.report.runs import open_run
+    from tlcluster.report.runs import manifest_of, open_run
     from tlcluster.report.write import write_report
 
-    store = open_run(settings.run)
-    index = write_report(store)
+    store, look = open_run(settings.run), None
+    if settings.store is not None:
+        from tlcluster.dataset.pixels import images_of
+
+        look = partial(images_of, *_data_set(settings.store, manifest_of(store)), "test")
+    index = write_report(store, look=look)
     print(printable(f"{store.url}/{index}"))
     return OK
 
@@ -159,29 +169,42 @@ def verify(argv: Sequence[str], typed: str) -> int:
     from tlcluster.report.runs import manifest_of, open_run
     from tlcluster.report.verify import SplitImages, verify
 
-    store, split = open_run(settings.run), None
+    store, split, look = open_run(settings.run), None, None
     if settings.store is not None:
         from tlcluster.dataset.labels import sources_and_labels
-        from tlcluster.dataset.shards import read_index
-        from tlcluster.storage.open import open_store
+        from tlcluster.dataset.pixels import images_of
 
-        images = open_store(settings.store)
-        index, sha256 = read_index(images)
-        expected = manifest_of(store).dataset.index_sha256
-        if sha256 != expected:
-            raise UserError(
-                f"--store {settings.store}: is not the data set of this run: its index has sha256 "
-                f"{sha256}, the run's had {expected}; give the store that it was trained on"
-            )
+        images, index = _data_set(settings.store, manifest_of(store))
         split = SplitImages(*sources_and_labels(images, index, "test"))
+        look = partial(images_of, images, index, "test")
     failed = 0
-    for claim in verify(store, split):
+    for claim in verify(store, split, look):
         failed += claim.verdict == "FAILS"
         print(printable(f"{claim.verdict:12s} {claim.claim}"))
         for line in claim.found:
             print(printable(f"{'':12s}   {line}"))
     print("all that was checked holds" if not failed else f"{failed} of these claims do not hold")
     return FAILED if failed else OK
+
+
+def _data_set(url: str, manifest: "RunManifest") -> "tuple[Store, Index]":
+    """The data set of a run, opened.
+
+    Raises:
+        UserError: it cannot be opened, or is not the one that the run was trained on.
+    """
+    from tlcluster.dataset.shards import read_index
+    from tlcluster.storage.open import open_store
+
+    store = open_store(url)
+    index, sha256 = read_index(store)
+    expected = manifest.dataset.index_sha256
+    if sha256 != expected:
+        raise UserError(
+            f"--store {url}: is not the data set of this run: its index has sha256 {sha256}, the "
+            f"run's had {expected}; give the store that it was trained on"
+        )
+    return store, index
 
 
 def compare(argv: Sequence[str], typed: str) -> int:

@@ -3,6 +3,7 @@
 A run is a folder (or an S3 prefix) with this content:
 
     manifest.json                     RunManifest
+    pictures.json                     PicturesRecord, written with the first report
     <experiment>/config.json          ExperimentConfig
     <experiment>/epochs.jsonl         one EpochRecord a line
     <experiment>/result.json          ExperimentResult
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tlcluster.experiments import Experiment
 
 MANIFEST = "manifest.json"
+PICTURES = "pictures.json"
 CONFIG = "config.json"
 EPOCHS = "epochs.jsonl"
 RESULT = "result.json"
@@ -243,3 +245,23 @@ class RunManifest(Record):
     def base_weights(self) -> dict[str, WeightsRecord]:
         """Base → its weights, also for runs of version 0.1.0, which knew VGG16 only."""
         return self.weights_by_base or {"vgg16": self.weights}
+
+
+class PictureRecord(Record):
+    """The picture of one test image."""
+
+    image: int
+    """Its number in the test split, from 0 on."""
+    source: str
+    png: str
+    """In base64."""
+
+
+class PicturesRecord(Record):
+    """The pictures that the page shows. They are kept because the data set may be gone later."""
+
+    index_sha256: str
+    """The data set that they are of."""
+    pictures: tuple[PictureRecord, ...]
+    lacking: str | None = None
+    """Why some are missing, in words; None if none is."""

@@ -512,6 +512,12 @@ class ReportSettings(BaseModel):
         description="folder of the run, OUTPUT/RUN-NAME: a directory or s3://BUCKET/PREFIX",
         json_schema_extra={"metavar": "URL"},
     )
+    store: str | None = Field(
+        None,
+        description="the data set that the run was trained on: s3://BUCKET/PREFIX or a directory; "
+        "pictures that the page shows and the run did not keep are read from it [not read]",
+        json_schema_extra={"metavar": "URL"},
+    )
 
 
 class VerifySettings(ReportSettings):
@@ -520,7 +526,8 @@ class VerifySettings(ReportSettings):
     store: str | None = Field(
         None,
         description="the data set that the run was trained on: s3://BUCKET/PREFIX or a directory; "
-        "the predictions' images and labels are compared with it [not compared]",
+        "the predictions' images and labels, and the pictures, are compared with it "
+        "[not compared]",
         json_schema_extra={"metavar": "URL"},
     )
 

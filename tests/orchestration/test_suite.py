@@ -164,7 +164,7 @@ def test_in_s3_there_are_no_locks(s3_url: str) -> None:
 def test_a_run_is_finished_when_every_experiment_is(
     run: Store, statuses: dict[str, Status], status: RunStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcluster.report.write.write_report", lambda _: "report/index.html")
+    monkeypatch.setattr("tlcluster.report.write.write_report", lambda *_, **__: "report/index.html")
     begun = some_manifest(
         status="running", experiments=("frozen", "augmented"), finished=None, wall_seconds=10.0
     )
@@ -189,7 +189,7 @@ def test_a_run_is_finished_when_every_experiment_is(
 def test_a_run_is_finished_when_every_seed_is(
     run: Store, second: Status, status: RunStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcluster.report.write.write_report", lambda _: "report/index.html")
+    monkeypatch.setattr("tlcluster.report.write.write_report", lambda *_, **__: "report/index.html")
     begun = some_manifest(
         status="running", experiments=("frozen",), finished=None, seeds=(524, 525)
     )

@@ -217,6 +217,7 @@ def test_everything_a_run_leaves_is_written_and_the_page_comes_last(tiny: Direct
         "per_class_f1",
         *(f"curves_{name}" for name in ("frozen", "augmented", "regularized")),
         *(f"confusion_{name}" for name in ("frozen", "augmented")),
+        *(f"reliability_{name}" for name in ("frozen", "augmented")),
         *(f"architecture_{name}" for name in ("frozen", "augmented")),
     }
 

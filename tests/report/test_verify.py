@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from jobs.verify import main
 from tlcluster.dataset.ingest import ingest
 from tlcluster.errors import UserError
-from tlcluster.records import MANIFEST, PREDICTIONS, RESULT, WEIGHTS
+from tlcluster.records import MANIFEST, PICTURES, PREDICTIONS, RESULT, WEIGHTS
 from tlcluster.report import verify as verifying
 from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.figures.draw import draw_figures
@@ -27,6 +28,7 @@ from tlcluster.storage.protocol import Store
 
 SPLITS = ("train", "valid", "test")
 EXPERIMENTS = ("frozen", "augmented")
+LOOK = fake_run.look(200)
 
 
 def sha256(content: bytes) -> str:
@@ -53,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
         digests[name] = sha256(store.get(f"{name}/{RESULT}"))
     manifest = manifest.model_copy(update={"results_sha256": digests})
     store.put(MANIFEST, manifest.model_dump_json().encode())
-    write_report(store)
+    write_report(store, look=LOOK)
     return store
 
 
@@ -89,12 +91,13 @@ def replace(run: Store, key: str, old: str, new: str) -> None:
 def test_everything_holds_in_a_run_that_nobody_touched(
     run: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert {one.verdict for one in verify(run, split_of(run))} == {"holds"}
+    assert {one.verdict for one in verify(run, split_of(run), LOOK)} == {"holds"}
     assert main(["--run", run.url]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "all that was checked holds"
     assert [line for line in lines if line.startswith("not checked")] == [
-        "not checked  the predictions are for the test images of the data set"
+        "not checked  the predictions are for the test images of the data set",
+        "not checked  pictures.json has images of the data set",
     ]
 
 
@@ -166,6 +169,22 @@ def test_one_number_in_the_page_or_in_a_figure_is_found(run: Store) -> None:
             "this version draws another picture of them",
         )
     }
+
+
+def test_a_picture_that_was_exchanged_is_found(run: Store) -> None:
+    kept = json.loads(run.get(PICTURES))
+    first, second, *_ = kept["pictures"]
+    first["png"], second["png"] = second["png"], first["png"]
+    run.put(PICTURES, json.dumps(kept).encode())
+    page = "report/index.html says what the records say"
+    assert failed(run) == {page: ("a figure or picture in it is another than the records give",)}
+    # Somebody who changes the page as well is found with the data set.
+    found = list(verify(run, split_of(run), LOOK))
+    (said,) = (one.found for one in found if one.claim.startswith(PICTURES))
+    assert said == tuple(
+        f"image {one['image']} ({one['source']}) is another one in the data set"
+        for one in (first, second)
+    )
 
 
 def right(run: Store) -> np.ndarray:

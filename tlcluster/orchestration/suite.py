@@ -5,13 +5,17 @@ import hashlib
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
 from tlcluster import cli
 from tlcluster.checkup.stores import exercise, new_mark
+from tlcluster.dataset.pixels import images_of
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.orchestration.driver import Driver
 from tlcluster.orchestration.errands import read_result
@@ -29,7 +33,9 @@ from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.replicates import Replicate, flat
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
+from tlcluster.report.pictures import Look
 from tlcluster.settings import RunSettings
+from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
@@ -93,7 +99,10 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
                     driver.run()
                     look = further_look(driver, ready, run)
                     if look is None:
-                        last = conclusion(driver, run, manifest, time.monotonic() - began)
+                        # A run that is being stopped may have seconds left: they go to the report.
+                        pictures = None if driver.stopping.first else partial(pictured, ready)
+                        seconds = time.monotonic() - began
+                        last = conclusion(driver, run, manifest, seconds, pictures)
                 finally:
                     driver.leave()
     # After the block: Ray prints something when it ends, and this is the last line.
@@ -123,13 +132,15 @@ class Conclusion(NamedTuple):
     """Whether the report was."""
 
 
-def conclusion(driver: Driver, run: Store, manifest: RunManifest, seconds: float) -> Conclusion:
+def conclusion(
+    driver: Driver, run: Store, manifest: RunManifest, seconds: float, look: Look | None = None
+) -> Conclusion:
     """Write the manifest and the report, unless storage is away."""
     why = driver.away.why if driver.away else None
     if driver.away is None:
         try:
             with held(run, MANIFEST_LOCK, wait=True):
-                return Conclusion(f"{run.url}/{conclude(run, manifest, seconds)}", True)
+                return Conclusion(f"{run.url}/{conclude(run, manifest, seconds, look)}", True)
         except StoreUnavailable as error:
             why = str(error)
     return Conclusion(
@@ -208,13 +219,15 @@ def refuse_to_overwrite(folder: Store, kind: str = "run") -> None:
         )
 
 
-def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
+def conclude(run: Store, manifest: RunManifest, seconds: float, look: Look | None = None) -> str:
     """Write the manifest's last state and the report; returns the report's key.
 
     Args:
         run: the run's folder.
         manifest: of the run, as this driver began it; other drivers may have added to it.
         seconds: time that this driver worked on it.
+        look: reads test images for the report's pictures; None to go without those that are not
+            kept yet.
     """
     manifest = read_manifest(run) or manifest
     by_folder = {folder: read_result(run, folder).status for folder in manifest.folders}
@@ -244,7 +257,16 @@ def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
             }
         ),
     )
-    return report.write_report(run)
+    return report.write_report(run, look=look)
+
+
+def pictured(
+    ready: Ready, numbers: Sequence[int]
+) -> Iterator[tuple[int, str, npt.NDArray[np.uint8]]]:
+    """Images of the test split, from the store of a run; see `images_of`."""
+    # Through the cache of the workers, who have most likely fetched them.
+    cache = NodeCache(Path(ready.settings.cache) if ready.settings.cache else None)
+    yield from images_of(open_store(ready.store.url, cache), ready.index, "test", numbers)
 
 
 @contextlib.contextmanager

@@ -203,6 +203,8 @@ COLUMNS = (
     ),
     Column("f1_macro", _of_metrics(lambda metrics: metrics.f1_macro), "F1", _ratio, TEST),
     Column("loss", _of_metrics(lambda metrics: metrics.loss), "Loss", _ratio, TEST),
+    Column("ece", _of_metrics(lambda metrics: metrics.calibration.error)),
+    Column("brier", _of_metrics(lambda metrics: metrics.calibration.brier)),
     Column(
         "study_accuracy", _of_study(lambda study: study.accuracy), "Accuracy, %",
         _study_accuracy, STUDY,
@@ -264,6 +266,8 @@ ACROSS = (
     ),
     Column("f1_macro_mean", _mean(lambda metrics: metrics.f1_macro), "F1", _ratio, TEST),
     Column("loss_mean", _mean(lambda metrics: metrics.loss), "Loss", _ratio, TEST),
+    Column("ece_mean", _mean(lambda metrics: metrics.calibration.error)),
+    Column("brier_mean", _mean(lambda metrics: metrics.calibration.brier)),
     Column(
         "", _of_study(lambda study: study.accuracy), "Accuracy, %",
         _study_accuracy, STUDY,

@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tlcluster.cinic10 import ORIGINS, origin_of
 from tlcluster.errors import UserError
+from tlcluster.report.calibration import Calibration, calibration
 from tlcluster.report.seeds.accuracy import accuracy
 from tlcluster.report.seeds.contrast import contrasts
 from tlcluster.report.seeds.proportions import Interval, wilson
@@ -47,6 +48,10 @@ class OriginMetrics(NamedTuple):
     accuracy: float
     interval: Interval
     support: int
+    of_class: tuple[int, ...]
+    """Test images of each class that are of this origin."""
+    wrong: tuple[int, ...]
+    """How many of these were taken for another class."""
 
 
 class Metrics(NamedTuple):
@@ -66,6 +71,7 @@ class Metrics(NamedTuple):
     CINIC-10."""
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
+    calibration: Calibration
 
 
 class Comparison(NamedTuple):
@@ -121,6 +127,8 @@ def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool 
                 float(right[here].mean()),
                 wilson(int(right[here].sum()), len(right[here])),
                 len(right[here]),
+                _counts(label[here], len(classes)),
+                _counts(label[here & ~right], len(classes)),
             )
             for name in ORIGINS
             if (here := origin == name).any()
@@ -129,7 +137,12 @@ def evaluate(predictions: Predictions, classes: Sequence[str], *, origins: bool 
             tuple(int(count) for count in row)
             for row in confusion_matrix(label, predicted, labels=every)
         ),
+        calibration=calibration(label, predictions.probabilities),
     )
+
+
+def _counts(label: npt.NDArray[np.int64], classes: int) -> tuple[int, ...]:
+    return tuple(int(count) for count in np.bincount(label, minlength=classes))
 
 
 def cross_entropy(predictions: Predictions) -> float:

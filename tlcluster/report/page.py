@@ -36,6 +36,8 @@ from tlcluster.report.formats import (
     time_unit,
 )  # fmt: skip
 from tlcluster.report.looked import looked
+from tlcluster.report.pictures import NONE, Pictures
+from tlcluster.report.section import mistakes_section
 from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.sentences import (
     MANY_EXPERIMENTS,
@@ -67,8 +69,14 @@ def page_environment(*packages: str) -> jinja2.Environment:
     )
 
 
-def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
-    """The page: one file that refers to nothing outside itself, all text from records escaped."""
+def render_page(run: Run, drawn: Mapping[str, Figure], pictures: Pictures = NONE) -> str:
+    """The page: one file that refers to nothing outside itself, all text from records escaped.
+
+    Args:
+        run: what it is about.
+        drawn: its figures, by their names.
+        pictures: of the images in the run's gallery, as far as they are known.
+    """
     environment = page_environment("tlcluster.report")
     replicates = [one for experiment in run.experiments for one in experiment.replicates]
     environment.filters.update(
@@ -85,6 +93,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
     columns = page_columns(run)
     of_seeds = [column for column in page_columns(run, COLUMNS) if column.group != STUDY]
     study = comparable(run)
+    listed = listed_classes(of_first) if of_first else []
     return environment.get_template("report.html").render(
         run=run,
         manifest=run.manifest,
@@ -112,7 +121,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         cinic=run.manifest.dataset.name == cinic10.NAME,
         many=len(run.manifest.dataset.classes) > MANY_CLASSES,
         measures=MEASURES if len(scored) <= MANY_MEASURES else MEASURES[-1:],
-        listed=listed_classes(of_first) if of_first else [],
+        listed=listed,
         confused=most_confused(of_first) if of_first else [],
         differences=differences(run),
         replications=replications(run),
@@ -131,6 +140,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure]) -> str:
         dashes=dashes,
         workers=workers,
         median_epoch=median_epoch,
+        **mistakes_section(run, pictures, listed, view.digits),
     )
 
 

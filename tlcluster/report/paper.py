@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.columns import replicate_rows
 from tlcluster.report.formats import number, p_value, percent, points, shorten
+from tlcluster.report.metrics import Metrics
 from tlcluster.report.page import accuracy_digits
 from tlcluster.report.seeds.contrast import Contrast
 from tlcluster.report.seeds.proportions import Interval
@@ -132,8 +133,8 @@ def _results(run: Run, compared: Sequence[ExperimentRun], names: _Names) -> Tabl
         accuracy = names(percent(of.mean, digits), one.name, "accuracy")
         yield _between(accuracy, " ± ", names(spread, one.name, "accuracy", "sd"))
         yield _interval(names, lambda p: percent(p, digits), of.interval, "–", one.name, "accuracy")
-        yield names(_mean(one, "f1_macro"), one.name, "f1")
-        yield names(_mean(one, "loss"), one.name, "loss")
+        yield names(_mean(one, lambda of: of.f1_macro), one.name, "f1")
+        yield names(_mean(one, lambda of: of.loss), one.name, "loss")
         if study:
             theirs = study.get(one.name)
             yield names(percent(theirs.accuracy, 2) if theirs else "", one.name, "study accuracy")
@@ -155,9 +156,9 @@ def _results(run: Run, compared: Sequence[ExperimentRun], names: _Names) -> Tabl
     )  # fmt: skip
 
 
-def _mean(one: ExperimentRun, field: str) -> str:
+def _mean(one: ExperimentRun, measure: Callable[[Metrics], float]) -> str:
     """A measure over the seeds that were tested."""
-    return number(one.mean(lambda metrics: getattr(metrics, field)), 3)
+    return number(one.mean(measure), 3)
 
 
 def _epochs(names: _Names, epochs: Sequence[int], *words: str) -> Cell:
@@ -279,6 +280,15 @@ def _classes(run: Run, scored: Sequence[ExperimentRun], names: _Names) -> Table:
     )
 
 
+_MORE: tuple[tuple[Callable[[Metrics], float], str], ...] = (
+    (lambda of: of.precision_macro, "precision"),
+    (lambda of: of.recall_macro, "recall"),
+    (lambda of: of.calibration.error, "ece"),
+    (lambda of: of.calibration.brier, "brier"),
+)
+"""Measures that are in no table."""
+
+
 def _more(run: Run, compared: Sequence[ExperimentRun], names: _Names) -> Iterator[Number]:
     manifest = run.manifest
 
@@ -295,8 +305,8 @@ def _more(run: Run, compared: Sequence[ExperimentRun], names: _Names) -> Iterato
         of = experiment.replication
         spent = sum(replicate.result.wall_seconds for replicate in experiment.replicates)
         yield from one(number(spent / 3600, 2), experiment.name, "hours")
-        yield from one(_mean(experiment, "precision_macro"), experiment.name, "precision")
-        yield from one(_mean(experiment, "recall_macro"), experiment.name, "recall")
+        for measure, what in _MORE:
+            yield from one(_mean(experiment, measure), experiment.name, what)
         if not run.several:
             best = experiment.result.best_epoch
             yield from one(number(best), experiment.name, "best epoch")

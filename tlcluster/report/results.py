@@ -2,27 +2,22 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from tlcluster.experiments import Experiment, StudyResult
 from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.report.scores import (
+    DisputedPart,
+    Interval,
+    MistakePart,
+    Number,
+    Part,
+    SeedTest,
+    TestPart,
+)
 from tlcluster.report.seeds.moments import Covers
 from tlcluster.report.trained import ReplicateStatus
 
 VERSION = 1
 """Raised if a field gets another name or meaning. Fields that are new do not raise it."""
-
-Interval = tuple[float, float]
-"""Low and high."""
-
-Number = float | None
-"""null if it is not finite."""
-
-
-class Part(BaseModel):
-    """An object in the file. The docstrings of its fields are the schema's descriptions."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class RunPart(Part):
@@ -65,58 +60,6 @@ class DatasetPart(Part):
     splits: dict[str, int]
     """Split → images."""
     classes: tuple[str, ...]
-
-
-class ClassPart(Part):
-    """One class against all others. A ratio is 0 if its denominator is 0."""
-
-    name: str = Field(serialization_alias="class")
-    precision: float
-    recall: float
-    f1: float
-    support: int
-    """Test images of this class."""
-
-
-class OriginPart(Part):
-    """The test images of one origin."""
-
-    accuracy: float
-    support: int
-    ci95: Interval
-    """Wilson's."""
-
-
-class Score(Part):
-    """The test metrics of one training."""
-
-    loss: Number
-    """Mean categorical cross-entropy, natural logarithm."""
-    accuracy: float
-    accuracy_ci95: Interval
-    """Wilson's: it covers the choice of the test images."""
-    precision_macro: float
-    """Mean over the classes, as are recall and F1."""
-    recall_macro: float
-    f1_macro: float
-
-
-class SeedTest(Score):
-    """The test metrics of one seed. Those of single classes are in its `predictions.npz`."""
-
-    images: int
-    per_origin: dict[str, OriginPart]
-
-
-class TestPart(Score):
-    """The test metrics of the first seed."""
-
-    per_class: tuple[ClassPart, ...]
-    per_origin: dict[str, OriginPart]
-    """Empty unless the data set is CINIC-10."""
-    confusion: tuple[tuple[int, ...], ...]
-    """Images by true class (row) and predicted class (column)."""
-    images: int
 
 
 class History(Part):
@@ -176,6 +119,9 @@ class AcrossSeeds(Part):
     precision_macro: Mean | None
     recall_macro: Mean | None
     f1_macro: Mean | None
+    ece: Mean | None
+    """Mean of the seeds' errors, not the error of all their predictions together."""
+    brier: Mean | None
     per_origin: dict[str, MeanAccuracy]
     note: str | None
     """Why something is null, or what an interval does not cover."""
@@ -225,6 +171,12 @@ class ExperimentPart(Part):
     across_seeds: AcrossSeeds
     replication: ReplicationPart | None
     """null if the study has no such figure, or no seed was tested."""
+    mistakes: tuple[MistakePart, ...]
+    """The images that the first seed took for another class, with the highest probabilities, the
+    highest first."""
+    mistakes_by_class: tuple[MistakePart, ...]
+    """The first of them for each class; of many classes, those with the lowest and the highest
+    F1."""
 
 
 class ComparisonPart(Part):
@@ -329,3 +281,6 @@ class Results(Part):
     limits: str
     """What intervals and tests cover, in words."""
     differences_from_study: tuple[str, ...]
+    disputed: tuple[DisputedPart, ...]
+    """The test images of which the first seeds of the experiments say the most different classes;
+    of as many classes, those whose probabilities are the furthest apart (Jensen–Shannon)."""

@@ -16,9 +16,11 @@ from tlcluster.errors import UserError
 from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
 from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
+from tlcluster.report.classes import listed_classes
 from tlcluster.report.formats import shorten
 from tlcluster.report.looked import resolved
 from tlcluster.report.metrics import Predictions, compare, evaluate, right_of, same_images
+from tlcluster.report.mistakes import gallery
 from tlcluster.report.reading import (
     DamagedRecord,
     damaged,
@@ -144,7 +146,10 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
         ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
     )
     resolution = resolved(manifest.looks, experiments, right) if manifest.looks else None
-    run = Run(manifest, experiments, comparisons, contrasts(tables), resolution)
+    metrics = [of.metrics for of, _ in firsts.values() if of.metrics]
+    listed = listed_classes(metrics) if metrics else []
+    shown = gallery(predictions, listed)
+    run = Run(manifest, experiments, comparisons, contrasts(tables), shown, resolution)
     origins = _origins(manifest, tested)
     study = comparable(run)
     run = run._replace(

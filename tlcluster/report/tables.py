@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from tlcluster.report.seeds.accuracy import Accuracy
 from tlcluster.report.seeds.contrast import Contrast
 from tlcluster.report.seeds.words import replicated
 from tlcluster.report.sentences import differences, limits, verdict
+from tlcluster.report.single import disputed, mistakes_of
 from tlcluster.report.study import comparable, published
 from tlcluster.report.trained import ExperimentRun, Replicate, Run
 
@@ -52,7 +52,7 @@ def results(run: Run) -> Results:
             },
             "dataset": manifest.dataset.model_dump(),
             "experiments": [
-                _experiment(one, study.get(one.name), apart) for one in run.experiments
+                _experiment(run, one, study.get(one.name), apart) for one in run.experiments
             ],
             "comparisons": [
                 {
@@ -75,12 +75,13 @@ def results(run: Run) -> Results:
             "verdict": verdict(run),
             "limits": limits(run),
             "differences_from_study": apart,
+            "disputed": disputed(run),
         }
     )
 
 
 def _experiment(
-    experiment: ExperimentRun, study: StudyResult | None, differences: Sequence[str]
+    run: Run, experiment: ExperimentRun, study: StudyResult | None, differences: Sequence[str]
 ) -> dict[str, Any]:
     config, metrics, found = experiment.config, experiment.metrics, experiment.replication
     first = experiment.replicates[0]
@@ -96,6 +97,15 @@ def _experiment(
             **_score(metrics),
             "per_class": [one._asdict() for one in metrics.per_class],
             "confusion": metrics.confusion,
+            "per_origin_and_class": {
+                one.name: [
+                    {"name": of_class.name, "images": images, "wrong": wrong}
+                    for of_class, images, wrong in zip(
+                        metrics.per_class, one.of_class, one.wrong, strict=True
+                    )
+                ]
+                for one in metrics.per_origin
+            },
         },
         "summary": experiment.summary,
         "recipe": config.experiment if config else None,
@@ -117,6 +127,7 @@ def _experiment(
         }
         if found and study
         else None,
+        **mistakes_of(run, experiment.name),
     }
 
 
@@ -138,6 +149,7 @@ def _training(replicate: Replicate) -> dict[str, Any]:
 
 
 def _score(metrics: Metrics) -> dict[str, Any]:
+    of = metrics.calibration
     return {
         "images": metrics.images,
         "loss": metrics.loss,
@@ -146,6 +158,14 @@ def _score(metrics: Metrics) -> dict[str, Any]:
         "precision_macro": metrics.precision_macro,
         "recall_macro": metrics.recall_macro,
         "f1_macro": metrics.f1_macro,
+        "ece": of.error,
+        "brier": of.brier,
+        "confidence": of.confidence,
+        "reliability": {
+            "images": of.images,
+            "confidence": of.confidences,
+            "accuracy": of.accuracies,
+        },
         "per_origin": {
             one.name: {"accuracy": one.accuracy, "support": one.support, "ci95": one.interval}
             for one in metrics.per_origin
@@ -154,18 +174,10 @@ def _score(metrics: Metrics) -> dict[str, Any]:
 
 
 def _across_seeds(experiment: ExperimentRun) -> dict[str, Any]:
-    tested = [one.metrics for one in experiment.tested if one.metrics]
-
     def mean(measure: Callable[[Metrics], float]) -> dict[str, Any] | None:
-        values = [measure(metrics) for metrics in tested]
-        if not values:
+        if not experiment.tested:
             return None
-        sd = (
-            statistics.stdev(values)
-            if len(values) > 1 and all(map(math.isfinite, values))
-            else None
-        )
-        return {"mean": experiment.mean(measure), "sd": sd}
+        return {"mean": experiment.mean(measure), "sd": experiment.spread(measure)}
 
     return {
         "seeds": [one.seed for one in experiment.tested],
@@ -174,8 +186,10 @@ def _across_seeds(experiment: ExperimentRun) -> dict[str, Any]:
         "precision_macro": mean(lambda metrics: metrics.precision_macro),
         "recall_macro": mean(lambda metrics: metrics.recall_macro),
         "f1_macro": mean(lambda metrics: metrics.f1_macro),
+        "ece": mean(lambda metrics: metrics.calibration.error),
+        "brier": mean(lambda metrics: metrics.calibration.brier),
         "per_origin": {name: mean_accuracy(of) for name, of in experiment.origins.items()},
-        "note": _note(len(tested)),
+        "note": _note(len(experiment.tested)),
     }
 
 

@@ -1,6 +1,7 @@
 """A run as values: its experiments, the seeds of each, and the metrics that follow."""
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from tlcluster.records import (
     Status,
 )
 from tlcluster.report.metrics import Comparison, Metrics
+from tlcluster.report.mistakes import Gallery
 from tlcluster.report.seeds.accuracy import Accuracy
 from tlcluster.report.seeds.contrast import Contrast
 from tlcluster.report.seeds.replication import Replication
@@ -96,6 +98,14 @@ class ExperimentRun(NamedTuple):
         values = [measure(one.metrics) for one in self.tested if one.metrics]
         return math.fsum(values) / len(values) if values else None
 
+    def spread(self, measure: Callable[[Metrics], float]) -> float | None:
+        """Its standard deviation between seeds; None with fewer than two, or if one is no
+        number."""
+        values = [measure(one.metrics) for one in self.tested if one.metrics]
+        if len(values) < 2 or not all(map(math.isfinite, values)):
+            return None
+        return statistics.stdev(values)
+
     @property
     def title(self) -> str:
         """Its name if it has no title."""
@@ -127,6 +137,8 @@ class Run(NamedTuple):
     """Between experiments whose first seed was tested, of that seed alone."""
     contrasts: tuple[Contrast, ...]
     """Between experiments of which any seed was tested, over all that were."""
+    gallery: Gallery
+    """Test images to look at, by the first seed of each experiment."""
     resolution: Resolution | None = None
     """What `--resolve` decides; None in a run without it."""
 

@@ -22,6 +22,12 @@ from tlcluster.records import ExperimentResult
 from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.formats import shorten
 from tlcluster.report.page import render_page
+from tlcluster.report.pictures import (
+    Look,
+    Pictures,
+    kept_pictures,
+    wrong_pictures,
+)
 from tlcluster.report.reading import DamagedRecord, read_predictions, read_record
 from tlcluster.report.runs import read_run
 from tlcluster.report.trained import Run
@@ -33,7 +39,7 @@ Verdict = Literal["holds", "FAILS", "not checked"]
 MOST_SHOWN = 5
 """Differences of one file that are named; the others are counted."""
 
-_PICTURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
+_PICTURE = re.compile(r"<svg.*?</svg>|data:image/png;base64,[A-Za-z0-9+/=]*", re.DOTALL)
 
 
 class Claim(NamedTuple):
@@ -54,12 +60,15 @@ class SplitImages(NamedTuple):
     """(n,)."""
 
 
-def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
+def verify(
+    store: Store, split: SplitImages | None = None, look: Look | None = None
+) -> Iterator[Claim]:
     """Check a run, claim by claim.
 
     Args:
         store: the run's folder.
         split: with which the predictions' images and labels are compared.
+        look: reads images of it, with which the pictures in the page are compared.
 
     Raises:
         UserError: there is no run, or a record is damaged.
@@ -73,7 +82,10 @@ def verify(store: Store, split: SplitImages | None = None) -> Iterator[Claim]:
     figures = draw_figures(run)
     for figure in figures.values():
         yield _picture(store, f"{records.REPORT}/{figure.name}.svg", figure.svg)
-    yield _page(store, render_page(run, figures))
+    pictures = kept_pictures(store, "", run)
+    if pictures.png:
+        yield _pixels(pictures, look)
+    yield _page(store, render_page(run, figures, pictures))
 
 
 def _digests(store: Store, run: Run, folder: str) -> Iterator[Claim]:
@@ -141,6 +153,15 @@ def _table(store: Store, key: str, ours: str) -> Claim:
     return _same_text(store, key, f"{key} has the numbers of the records", ours, differences)
 
 
+def _pixels(pictures: Pictures, look: Look | None) -> Claim:
+    """Whether the pictures in the page are the data set's."""
+    claim = f"{records.PICTURES} has images of the data set"
+    if look is None:
+        return Claim(claim, "not checked", ("give the data set with --store",))
+    found = list(wrong_pictures(pictures, look))
+    return Claim(claim, "FAILS" if found else "holds", _few(found))
+
+
 def _page(store: Store, ours: str) -> Claim:
     """Whether the page says what follows from the records, in its pictures too."""
     return _same_text(store, INDEX, f"{INDEX} says what the records say", ours, _of_lines)
@@ -186,10 +207,10 @@ def _of_csv(stored: str, ours: str) -> Iterator[str]:
 
 
 def _of_lines(stored: str, ours: str) -> Iterator[str]:
-    """Of two pages, without their pictures."""
+    """Of two pages, without their figures and pictures."""
     it_says, records_say = (_PICTURE.sub("", page) for page in (stored, ours))
     if it_says == records_say:
-        yield "a figure in it is another than the records give"
+        yield "a figure or picture in it is another than the records give"
     for line in difflib.ndiff(it_says.splitlines(), records_say.splitlines()):
         if line[:2] in ("- ", "+ "):
             who = "it says" if line[0] == "-" else "the records say"

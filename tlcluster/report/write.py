@@ -14,6 +14,7 @@ from tlcluster.report.latex import numbers_tex, tables_tex
 from tlcluster.report.markdown import tables_md
 from tlcluster.report.page import render_page
 from tlcluster.report.paper import paper
+from tlcluster.report.pictures import Look, gathered_pictures, kept_pictures
 from tlcluster.report.runs import read_run
 from tlcluster.report.tables import (
     confusion_csv,
@@ -28,7 +29,7 @@ from tlcluster.storage.protocol import Store
 INDEX = f"{records.REPORT}/index.html"
 
 
-def write_report(store: Store, run_prefix: str = "") -> str:
+def write_report(store: Store, run_prefix: str = "", look: Look | None = None) -> str:
     """Write the report of a run, finished or not, beside its records.
 
     The same records make the same bytes.
@@ -37,6 +38,8 @@ def write_report(store: Store, run_prefix: str = "") -> str:
         store: holds the run; for `jobs/report.py` it is the run's folder itself.
         run_prefix: what the run's keys begin with, for example `first/` in a
             store that holds many runs.
+        look: reads images of the test split, for the pictures that are not kept with the run;
+            None if the data set is away.
 
     Returns:
         The key of `index.html`, which is written last.
@@ -49,11 +52,15 @@ def write_report(store: Store, run_prefix: str = "") -> str:
     # Before the figures, which take seconds: a command that is being stopped may not have them.
     for name, text in tables(run).items():
         store.put(folder + name, text.encode())
+    if look is None:
+        pictures = kept_pictures(store, run_prefix, run)
+    else:
+        pictures = gathered_pictures(store, run_prefix, run, look)
     figures = draw_figures(run)
     for figure in figures.values():
         store.put(f"{folder}{figure.name}.svg", figure.svg)
         store.put(f"{folder}{figure.name}.png", figure.png)
-    store.put(run_prefix + INDEX, render_page(run, figures).encode())
+    store.put(run_prefix + INDEX, render_page(run, figures, pictures).encode())
     return run_prefix + INDEX
 
 

@@ -8,6 +8,7 @@ from tlcluster.report.figures.architecture import architecture
 from tlcluster.report.figures.canvas import Figure, Line, Scored
 from tlcluster.report.figures.confusion import confusion
 from tlcluster.report.figures.per_class import per_class
+from tlcluster.report.figures.reliability import reliability
 from tlcluster.report.figures.style import Style, styles
 from tlcluster.report.trained import Replicate, Run
 
@@ -39,6 +40,15 @@ def draw_figures(run: Run) -> dict[str, Figure]:
             per_class(scored, "precision"),
             per_class(scored, "recall"),
             per_class(scored, "f1"),
+        ]
+        drawn += [
+            reliability(
+                experiment.name,
+                looks[experiment.name],
+                [one.metrics.calibration for one in experiment.replicates if one.metrics],
+            )
+            for experiment in run.experiments
+            if experiment.metrics
         ]
         if len(run.manifest.dataset.classes) <= MANY_CLASSES:
             drawn += [confusion(one) for one in scored]
