@@ -318,11 +318,11 @@ def test_only_an_earlier_attempt_of_the_same_training_is_known_to_be_dead(
 def test_a_claim_that_its_owner_renews_is_respected_however_long_it_takes(
     opened: Open, store: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "CLAIM_SECONDS", 1.0)
+    monkeypatch.setattr(features, "CLAIM_SECONDS", 3.0)
     monkeypatch.setattr(features, "POLL_SECONDS", 0.01)
 
     def before_put(_: str) -> None:
-        time.sleep(0.2)
+        time.sleep(0.3)
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(opened(batch=10).load, "train", 1, 0)

@@ -8,7 +8,8 @@ from tlcluster.comparison.pairs import Pair, not_paired, pairs
 from tlcluster.comparison.rows import hardware, worker_seconds
 from tlcluster.experiments import Experiment
 from tlcluster.records import RunStatus
-from tlcluster.report.results import ContrastPart, DatasetPart, MeanAccuracy, Part
+from tlcluster.report.results import ContrastPart, DatasetPart, MeanAccuracy
+from tlcluster.report.scores import Part
 from tlcluster.report.tables import contrast_fields, mean_accuracy
 from tlcluster.report.trained import ExperimentRun, ReplicateStatus
 

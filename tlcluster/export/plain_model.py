@@ -15,6 +15,7 @@ import tf_keras as keras
 
 from tlcluster.backbones import BACKBONES
 from tlcluster.errors import UserError
+from tlcluster.experiments import Upsampling
 from tlcluster.export.facts import IMAGES, PROBABILITIES
 from tlcluster.export.finished import Finished
 from tlcluster.training.base import build_base, pooled, tapped
@@ -133,7 +134,7 @@ def _applied(model: keras.Model, x: tf.Tensor) -> Any:
     return tf.nest.map_structure(lambda tensor: made[id(tensor)], model.output)
 
 
-def _upsampled(x: tf.Tensor, shape: tuple[int, int, int], method: str) -> tf.Tensor:
+def _upsampled(x: tf.Tensor, shape: tuple[int, int, int], method: Upsampling) -> tf.Tensor:
     """`tlcluster.training.upsample.Upsample`: a matrix product for rows, one for columns."""
     _, height, width, _ = x.shape
     x = keras.layers.Permute((1, 3, 2), name="rows")(x)

@@ -11,7 +11,8 @@ from tlcluster.experiments import StudyResult
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.columns import ACROSS, COLUMNS, Column, Row, replicate_rows, rows
 from tlcluster.report.metrics import Metrics
-from tlcluster.report.results import VERSION, Part, Results
+from tlcluster.report.results import VERSION, Results
+from tlcluster.report.scores import Part
 from tlcluster.report.seeds.accuracy import Accuracy
 from tlcluster.report.seeds.contrast import Contrast
 from tlcluster.report.seeds.words import replicated
