@@ -9,12 +9,8 @@ from browsing import Reader, requests, visit
 from many_runs import gathered
 from selenium import webdriver
 
-from tlcluster.comparison.gather import gather
 from tlcluster.comparison.page import render_page, script
-from tlcluster.comparison.places import places
-from tlcluster.comparison.results import comparison
 from tlcluster.comparison.write import write_comparison
-from tlcluster.report.tables import json_text
 from tlcluster.storage.directory import DirectoryStore
 
 
@@ -62,16 +58,23 @@ def test_the_page_refers_to_nothing_and_allows_its_own_script_alone(page: Path) 
     assert "</script" not in script().text
 
 
-def test_every_hostile_text_of_a_run_is_shown_as_it_is(runs: Path, tmp_path: Path) -> None:
-    fake_run.write_hostile_run(DirectoryStore(tmp_path / fake_run.LONG))
-    found = gather(places([str(runs / "base"), str(tmp_path)]))
-    reader = Reader(render_page(found, fake_run.HOSTILE))
+@pytest.fixture(scope="module")
+def hostile(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run like others and one whose every text is an attack, or far too long."""
+    folder = tmp_path_factory.mktemp("hostile")
+    fake_run.write_hostile_run(DirectoryStore(folder / "runs" / fake_run.LONG))
+    given = [str(runs / "base"), str(folder / "runs")]
+    write_comparison(given, str(folder / "out"), fake_run.HOSTILE)
+    return folder / "out/index.html"
+
+
+def test_every_hostile_text_of_a_run_is_shown_as_it_is(hostile: Path) -> None:
+    reader = Reader(hostile.read_text())
     assert reader.tags.count("script") == 1
     assert "img" not in reader.tags
     assert reader.handlers == []
     # Profile, data set, version and more.
     assert reader.text.count("<script>alert(1)</script>") >= 8
-    json_text(comparison(found, fake_run.HOSTILE))
 
 
 ROWS = """
@@ -88,6 +91,16 @@ def test_a_browser_shows_the_page_without_errors_requests_or_overflow(
     visit(browser, page.as_uri(), width, scheme)
     assert browser.get_log("browser") == []
     assert [one for one in requests(browser) if one != "data:,"] == [page.as_uri()]
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_browser_shows_hostile_texts_without_errors_requests_or_overflow(
+    width: int, hostile: Path, browser: webdriver.Chrome
+) -> None:
+    visit(browser, hostile.as_uri(), width, "light")
+    assert browser.get_log("browser") == []
+    assert [one for one in requests(browser) if one != "data:,"] == [hostile.as_uri()]
     assert browser.execute_script("return document.documentElement.scrollWidth") == width
 
 
