@@ -126,7 +126,9 @@ def _complaint(model: type[BaseModel], error: ValidationError) -> str:
         return message
     name = str(first["loc"][0])
     flag = _shown(name, model.model_fields[name])
-    return f"{flag} {first['input']}: {message[0].lower()}{message[1:]}"
+    # A switch has no value that anybody typed.
+    given = "" if isinstance(first["input"], bool) else f" {first['input']}"
+    return f"{flag}{given}: {message[0].lower()}{message[1:]}"
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
