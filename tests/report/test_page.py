@@ -333,7 +333,7 @@ def test_the_recipe_file_is_printed_as_it_is(tmp_path: Path) -> None:
 def test_the_recipes_show_the_options_that_an_experiment_uses_and_no_others(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     settings = {"frozen.warmup": 0.0, "augmented.warmup": 0.25, "frozen.epochs": 55}
-    fake_run.write_run(store, fake_run.manifest(settings=settings))
+    fake_run.write_run(store, fake_run.manifest(experiments=("frozen",), settings=settings))
     fake_run.write_config(store, "frozen", taps="block3,block4")
     text = Reader((tmp_path / write_report(store)).read_text()).text
     assert "Features from" in text
@@ -392,7 +392,7 @@ def test_every_table_has_a_caption_and_every_heading_of_a_column_its_scope(
 ) -> None:
     text = pages["whole"].read_text()
     tables = re.findall(r"<table>.*?</table>", text, re.DOTALL)
-    assert len(tables) == 11
+    assert len(tables) == 14
     for table in tables:
         assert "<caption>" in table
         assert re.findall(r"<th(?![^>]*scope=)[ >]", table) == []
@@ -472,7 +472,7 @@ def test_every_figure_has_the_ground_of_the_page(
     )
     ground = browser.execute_script("return getComputedStyle(document.documentElement)"
                                     ".backgroundColor")  # fmt: skip
-    assert len(grounds) == 19
+    assert len(grounds) == 23
     assert set(grounds) == {ground}
 
 
