@@ -140,6 +140,8 @@ def test_run_one_and_run_all_have_the_same_flags() -> None:
         "experiments",
         "list_experiments",
         "list_replicates",
+        "max_seeds",
+        "resolve",
     }
 
 

@@ -128,6 +128,7 @@ def test_a_run_goes_on_from_look_to_look_and_reports_what_was_decided(
     monkeypatch.setattr(suite, "Driver", FakeDriver)
     monkeypatch.setattr(suite, "made_ready", lambda *_: ready(run))
     monkeypatch.setattr(suite, "begun_manifest", begun)
+    monkeypatch.setattr(suite, "pictured", lambda *_: iter(()))
     told = settings("--output", str(tmp_path / "runs"))
     assert suite.run_suite(told, "command", 0.0) == OK
     assert [len(keys) for keys in FakeDriver.started] == [9, 6]
