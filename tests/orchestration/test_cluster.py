@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from real_run import ROOT, Command, alive, gone, started_by
 from tlcluster.dataset.ingest import ingest
 from tlcluster.errors import UserError
 from tlcluster.machine import local_cpus, processor
-from tlcluster.orchestration.cluster import given_address, local_nodes, ray_cluster
+from tlcluster.orchestration.cluster import TRIES, given_address, local_nodes, ray_cluster
 from tlcluster.records import ExperimentResult
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
@@ -106,7 +107,10 @@ def test_a_process_that_may_use_one_core_has_one() -> None:
 
 
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
     def init(**_: object) -> None:
+        tries.append(1)
         raise Exception("The current node timed out during startup.\nMore of it.")
 
     monkeypatch.setattr(ray, "init", init)
@@ -118,6 +122,29 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         "whether it is overloaded or out of memory, and try again"
     )
     assert dict(os.environ) == before
+    assert len(tries) == TRIES
+
+
+@pytest.mark.cluster
+@pytest.mark.drill  # Ray waits for half a minute
+def test_a_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node that was started first is not found in time."""
+    services = ray._private.services
+    looked, get_node = [0.0], services.get_node
+
+    def slow(*arguments: object) -> object:
+        if looked[0] < 1:
+            looked[0] = time.monotonic()
+        if time.monotonic() - looked[0] < 31:
+            raise RuntimeError("not there yet")
+        return get_node(*arguments)
+
+    monkeypatch.setattr(services, "get_node", slow)
+    before = started_by(os.getpid())
+    with ray_cluster(None) as nodes:
+        assert len(nodes) == 1
+        assert time.monotonic() - looked[0] > 30
+    assert gone(started_by(os.getpid()) - before)
 
 
 @pytest.mark.cluster
@@ -164,6 +191,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 JOIN = """
 import sys
+import time
 from tlcluster.orchestration.cluster import ray_cluster
 from tlcluster.errors import UserError
 
@@ -176,6 +204,7 @@ except UserError as error:
 
 LEFT = """
 import sys
+import time
 import ray
 from ray._private.state import actors
 

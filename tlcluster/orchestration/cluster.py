@@ -38,6 +38,10 @@ JOINED_CLUSTER = {
     "RAY_gcs_server_port_wait_time_s": "2",
 }
 
+TRIES = 3
+"""Ray gives up a process that needs more than 15 seconds to import its modules, as one may after
+an installation or on a busy machine. The next try finds them in memory."""
+
 
 def given_address(flag: str | None) -> str | None:
     """The address of the cluster to run in, or None to start one.
@@ -95,21 +99,8 @@ def ray_cluster(address: str | None) -> Iterator[tuple[NodeRecord, ...]]:
 def _connect(address: str | None, folder: str | None) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            address=address or "local",
-            # A cluster that we join has its own resources. A new one has this process's cores.
-            num_cpus=None if address else local_cpus(),
-            include_dashboard=None if address else False,
-            _node_ip_address=None if address else "127.0.0.1",
-            _temp_dir=folder,
-            runtime_env=runtime_env(here=address is None),
-            job_config=job_config(),
-            logging_level=logging.ERROR,
-            # Workers' logs stay in Ray's log folder; what matters comes back as records.
-            log_to_driver=False,
-        )
+        _init(address, folder)
     except Exception as error:
-        # Ray raises a plain Exception if its processes take more than half a minute to start.
         if type(error) is not Exception and (
             address is None or not isinstance(error, ConnectionError | ValueError | RuntimeError)
         ):
@@ -129,6 +120,45 @@ def _connect(address: str | None, folder: str | None) -> None:
         raise SystemExit(TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _init(address: str | None, folder: str | None) -> None:
+    for left in reversed(range(1 if address else TRIES)):
+        before = children()
+        try:
+            ray.init(
+                address=address or "local",
+                # A cluster that we join has its own resources. A new one has this process's cores.
+                num_cpus=None if address else local_cpus(),
+                include_dashboard=None if address else False,
+                _node_ip_address=None if address else "127.0.0.1",
+                _temp_dir=folder,
+                runtime_env=runtime_env(here=address is None),
+                job_config=job_config(),
+                logging_level=logging.ERROR,
+                # Workers' logs stay in Ray's log folder; what matters comes back as records.
+                log_to_driver=False,
+            )
+        except Exception as error:
+            # Ray raises a plain Exception if a process of it starts too slowly.
+            if type(error) is not Exception or not left:
+                raise
+            ray.shutdown()
+            # Ray would end what it started with this process only.
+            for process in children() - before:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        else:
+            return
+
+
+def children() -> frozenset[int]:
+    """Numbers of the processes that this one started, on Linux; elsewhere they are not known."""
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= set(map(int, thread.read_text().split()))
+    return frozenset(found)
 
 
 class Place(NamedTuple):
