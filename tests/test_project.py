@@ -9,11 +9,13 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ray._private.ray_constants import get_runtime_env_default_excludes
@@ -162,6 +164,31 @@ def test_a_lock_says_how_it_is_renewed_and_nothing_of_who_renewed_it() -> None:
 def test_tensorflow_and_its_keras_are_of_one_minor_version() -> None:
     versions = {pin.requirement.name: pin.version for pin in LOCKS["requirements.txt"]}
     assert versions["tensorflow"].release[:2] == versions["tf-keras"].release[:2]
+
+
+def refusals(distributions: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Those of ``(name, Requires-Python)`` that pip does not install on a Python of ours.
+
+    uv, which makes the locks, overlooks an upper limit of Requires-Python; pip does not.
+    """
+    return [
+        f"{name} refuses Python {environment['python_version']}: pyproject.toml has to bound it"
+        for name, wanted in distributions
+        for environment in ENVIRONMENTS[::3]
+        if not SpecifierSet(wanted or "").contains(environment["python_full_version"])
+    ]
+
+
+def test_pip_takes_what_the_locks_name_on_every_python_of_ours() -> None:
+    installed = ((d.name, d.metadata.get("Requires-Python")) for d in distributions())
+    assert refusals(installed) == []
+
+
+def test_a_version_that_refuses_our_python_is_noticed() -> None:
+    assert refusals([("old", ">=3.8,<3.11"), ("any", None)]) == [
+        "old refuses Python 3.11: pyproject.toml has to bound it",
+        "old refuses Python 3.12: pyproject.toml has to bound it",
+    ]
 
 
 def test_a_wanting_lock_is_noticed() -> None:
