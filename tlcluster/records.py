@@ -3,6 +3,7 @@
 A run is a folder (or an S3 prefix) with this content:
 
     manifest.json                     RunManifest
+    audit.json                        Audit (`tlcluster.leakage`), if the data set has one
     <experiment>/config.json          ExperimentConfig
     <experiment>/epochs.jsonl         one EpochRecord a line
     <experiment>/result.json          ExperimentResult
@@ -206,6 +207,8 @@ class RunManifest(Record):
     seeds: tuple[int, ...] = ()
     """All seeds that each experiment is trained with, the first of them first. Empty in runs of
     version 0.1.0; see `all_seeds`."""
+    audit_sha256: str | None = None
+    """Of the run's copy of its data set's audit, `audit.json`; None without one."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.replicates import Replicate, flat
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
+from tlcluster.report.leakage import adopted
 from tlcluster.settings import RunSettings
 from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
@@ -85,7 +86,8 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
         with driver.stopping.heard():
             try:
                 driver.run()
-                last = conclusion(driver, run, manifest, time.monotonic() - began)
+                seconds = time.monotonic() - began
+                last = conclusion(driver, run, manifest, seconds, ready.store)
             finally:
                 driver.leave()
     # After the block: Ray prints something when it ends, and this is the last line.
@@ -105,13 +107,15 @@ class Conclusion(NamedTuple):
     """Whether the report was."""
 
 
-def conclusion(driver: Driver, run: Store, manifest: RunManifest, seconds: float) -> Conclusion:
-    """Write the manifest and the report, unless storage is away."""
+def conclusion(
+    driver: Driver, run: Store, manifest: RunManifest, seconds: float, data: Store | None = None
+) -> Conclusion:
+    """Write the manifest and the report, unless storage is away; arguments as of `conclude`."""
     why = driver.away.why if driver.away else None
     if driver.away is None:
         try:
             with held(run, MANIFEST_LOCK, wait=True):
-                return Conclusion(f"{run.url}/{conclude(run, manifest, seconds)}", True)
+                return Conclusion(f"{run.url}/{conclude(run, manifest, seconds, data)}", True)
         except StoreUnavailable as error:
             why = str(error)
     return Conclusion(
@@ -188,15 +192,20 @@ def refuse_to_overwrite(folder: Store, kind: str = "run") -> None:
         )
 
 
-def conclude(run: Store, manifest: RunManifest, seconds: float) -> str:
+def conclude(run: Store, manifest: RunManifest, seconds: float, data: Store | None = None) -> str:
     """Write the manifest's last state and the report; returns the report's key.
 
     Args:
         run: the run's folder.
         manifest: of the run, as this driver began it; other drivers may have added to it.
         seconds: time that this driver worked on it.
+        data: the store of the data set, whose audit the run takes.
     """
     manifest = read_manifest(run) or manifest
+    if data is not None:
+        # Most data sets have none. One that cannot be read must not cost the report.
+        with contextlib.suppress(UserError, StoreUnavailable):
+            manifest = adopted(run, data, manifest)
     by_folder = {folder: read_result(run, folder).status for folder in manifest.folders}
     statuses = set(by_folder.values())
     digests = {

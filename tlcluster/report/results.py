@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tlcluster.experiments import Experiment, StudyResult
+from tlcluster.leakage import Method
 from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
 from tlcluster.report.seeds.moments import Covers
 from tlcluster.report.trained import ReplicateStatus
@@ -275,6 +276,34 @@ class ContrastPart(Part):
     """The same with any number of seeds and no more test images; null if either has one seed."""
 
 
+class DuplicatesPart(Part):
+    """One experiment, over all seeds that were tested, with and without duplicates."""
+
+    name: str
+    all: MeanAccuracy
+    """On all test images."""
+    without: MeanAccuracy | None
+    """On those that no other split has; null if there are none."""
+    only: MeanAccuracy | None
+    """On those that another split has; null if there are none."""
+
+
+class LeakagePart(Part):
+    """Test images that `train` or `valid` has too, as an audit of the data set found them."""
+
+    images: int
+    """Of the test split."""
+    duplicates: int
+    """Those that another split has, exactly or nearly."""
+    exact: int
+    """Those with the same pixels as their partner."""
+    other_class: int
+    """Those whose partner has another class."""
+    method: Method
+    experiments: tuple[DuplicatesPart, ...]
+    """Those that were tested."""
+
+
 class Results(Part):
     """The results of a run of tlcluster. Accuracies are fractions, numbers are unrounded."""
 
@@ -294,3 +323,5 @@ class Results(Part):
     limits: str
     """What intervals and tests cover, in words."""
     differences_from_study: tuple[str, ...]
+    leakage: LeakagePart | None
+    """null without an audit of the data set, or if nothing was tested."""

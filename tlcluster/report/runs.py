@@ -14,6 +14,7 @@ from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
 from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
 from tlcluster.report.formats import shorten
+from tlcluster.report.leakage import Leakage, apart, read_leakage
 from tlcluster.report.metrics import Predictions, compare, evaluate, right_of, same_images
 from tlcluster.report.reading import (
     DamagedRecord,
@@ -116,15 +117,16 @@ def read_run(store: Store, prefix: str = "") -> Run:
             tested = tested or told
             right[name].append(right_of(told))
     tables = {name: np.stack(rows) for name, rows in right.items() if rows}
+    leakage = read_leakage(store, prefix, manifest, tested)
     experiments = tuple(
         ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
     )
-    run = Run(manifest, experiments, comparisons, contrasts(tables))
+    run = Run(manifest, experiments, comparisons, contrasts(tables), leakage)
     origins = _origins(manifest, tested)
     study = comparable(run)
     return run._replace(
         experiments=tuple(
-            _with_statistics(one, tables[one.name], origins, study.get(one.name))
+            _with_statistics(one, tables[one.name], origins, study.get(one.name), leakage)
             if one.name in tables
             else one
             for one in experiments
@@ -141,12 +143,17 @@ def _origins(manifest: RunManifest, tested: Predictions | None) -> dict[str, Rig
 
 
 def _with_statistics(
-    experiment: ExperimentRun, right: Right, origins: dict[str, Right], study: StudyResult | None
+    experiment: ExperimentRun,
+    right: Right,
+    origins: dict[str, Right],
+    study: StudyResult | None,
+    leakage: Leakage | None,
 ) -> ExperimentRun:
     return experiment._replace(
         accuracy=accuracy(right),
         origins={name: accuracy(right[:, here]) for name, here in origins.items()},
         replication=replication(right, study.accuracy, study.test_images) if study else None,
+        apart=apart(right, leakage) if leakage else None,
     )
 
 

@@ -12,6 +12,7 @@ from tlcluster.records import (
     RunManifest,
     Status,
 )
+from tlcluster.report.leakage import Apart, Leakage
 from tlcluster.report.metrics import Comparison, Metrics
 from tlcluster.report.seeds.accuracy import Accuracy
 from tlcluster.report.seeds.contrast import Contrast
@@ -64,6 +65,8 @@ class ExperimentRun(NamedTuple):
     """The same for the test images of each origin; see `Metrics.per_origin`."""
     replication: Replication | None
     """The study's figure beside ours; None if there is no such figure, or nothing was tested."""
+    apart: Apart | None = None
+    """Without the test images that other splits have, and on those; None without an audit."""
 
     @property
     def status(self) -> ReplicateStatus:
@@ -126,6 +129,8 @@ class Run(NamedTuple):
     """Between experiments whose first seed was tested, of that seed alone."""
     contrasts: tuple[Contrast, ...]
     """Between experiments of which any seed was tested, over all that were."""
+    leakage: Leakage | None = None
+    """None without an audit of the data set, or if nothing was tested."""
 
     @property
     def several(self) -> bool:
