@@ -28,13 +28,14 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         TOP: "",
         "storage": "",
         "report": "storage",
+        "audit": "storage dataset report",
         "dataset": "storage",
         "checkup": "storage dataset",
         "training": "storage dataset checkup",
         "orchestration": "storage dataset checkup training report",
         "tuning": "storage dataset checkup training report orchestration",
         "bench": "storage dataset checkup training report orchestration",
-        "commands": "storage dataset checkup training report orchestration tuning bench",
+        "commands": "storage dataset audit checkup training report orchestration tuning bench",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what

@@ -1,8 +1,8 @@
 """Images → descriptors: few numbers each, alike for images that show the same.
 
-A descriptor has the low frequencies of a two-dimensional cosine transform, with the mean left out,
-weighted so that each octave counts about as much as the next (photographs have most of their
-energy in the lowest), and with length 1. The product of two descriptors is their similarity.
+A descriptor has the low frequencies of a two-dimensional cosine transform, without the mean and
+with length 1. They are weighted by the root of the frequency, since photographs have most of their
+energy in the lowest. The product of two descriptors is their similarity.
 
 A mirror image has the same coefficients, but for the sign of those with an odd horizontal
 frequency. So even and odd coefficients are kept apart, and one product of each gives the similarity
@@ -17,11 +17,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-LUMINANCE = 12
+LUMINANCE = 8
 """Frequencies in each direction of the brightness."""
-CHROMINANCE = 6
+CHROMINANCE = 4
 """The same of the two colour differences, which photographs have less detail in."""
-WEIGHT = 0.75
+WEIGHT = 0.5
 """Exponent of the frequency in the weights."""
 
 _BLOCK_BYTES = 2**25

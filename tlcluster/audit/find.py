@@ -23,7 +23,7 @@ from tlcluster.meter import meter
 from tlcluster.storage.protocol import Store
 
 CANDIDATES = 5
-SIMILARITY = 0.7
+SIMILARITY = 0.6
 DIGITS = 4
 """Decimals of a distance. Further ones depend on how a processor rounds sums."""
 

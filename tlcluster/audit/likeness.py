@@ -1,12 +1,13 @@
 """Two images → how far they are from showing the same, by their pixels.
 
-The distance is 1 − the correlation of the two at the shift where they agree best, one of them
-mirrored if that is better still. A correlation does not depend on brightness and contrast, and here
-each colour has a brightness of its own, so that a colour cast does not matter either.
+The distance is 1 − the correlation of their details of medium size at the shift where they agree
+best, one of them mirrored if that is better still. It does not depend on brightness and contrast,
+nor on a colour cast, and little on JPEG compression. `docs/audit.md` has what it was measured on.
 """
 
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,17 @@ SIDE = 32
 """Larger images are reduced to this many pixels a side before they are compared."""
 SHIFT = 2
 """The largest shift that is tried, in both directions, in those pixels."""
+SHIFTS = tuple(itertools.product(range(-SHIFT, SHIFT + 1), repeat=2))
+"""Down and right. The opposite of one has the same place from the end."""
+FINE = 1
+COARSE = 4
+"""Radii of the two squares of pixels between whose means the details lie that are compared."""
 NOISE = 2.0
-"""Grey levels. What contrasts with its surroundings by less is not compared: it is noise, or what
-a JPEG encoder has left."""
+"""Grey levels, a standard deviation. Details of less contrast are noise, or what a JPEG encoder has
+left, and are like nothing."""
 
-_PAIRS = 512
-"""Pairs that are compared at once: 25 MB."""
+_PAIRS = 256
+"""Pairs that are compared at once: 20 MB."""
 
 
 def distances(
@@ -48,45 +54,95 @@ def distances(
 
 
 def _block(first: Images, second: Images) -> npt.NDArray[np.float64]:
-    a, b = sharpened(first), sharpened(second)
-    shifts = range(-SHIFT, SHIFT + 1)
-    best = np.full(len(a), -1.0)
-    for other in (b, b[:, :, ::-1]):
-        for down, right in itertools.product(shifts, shifts):
-            best = np.maximum(best, _correlation(_cut(a, down, right), _cut(other, -down, -right)))
+    a, b = _framed(first), _framed(second)
+    best = np.maximum(_correlation(a, b), _correlation(a, _framed(second[:, :, ::-1])))
     # Of equal images rounding leaves a little more or less than 1.
     return np.clip(1 - best, 0, 2)
 
 
-def _cut(images: Floats, down: int, right: int) -> Floats:
-    """What is left of images when they are moved out of the frame by so many pixels."""
-    height, width = images.shape[1:3]
-    return images[:, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+class _Framed(NamedTuple):
+    """Images in a frame of zeros, for products at any shift up to `SHIFT`."""
+
+    flat: Floats
+    """(n, 3·h·w): one colour after another, with the frame."""
+    sums: Floats
+    """(n, 3, shifts): of each colour, over what a shift leaves inside the other image."""
+    squares: Floats
+    """(n, shifts): of all colours."""
+    shape: tuple[int, int]
+    """Height and width, without the frame."""
 
 
-def _correlation(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
-    """(n,): of images of equal shape, each colour without its mean."""
-    pixels = a.shape[1] * a.shape[2]
-    mean_a, mean_b = a.mean(axis=(1, 2)), b.mean(axis=(1, 2))
+def _framed(images: Images) -> _Framed:
+    planes = sharpened(images)
+    # Without their means, sums of float32 stay exact enough.
+    planes = planes - planes.mean(axis=(2, 3), keepdims=True)
+    count, _, height, width = planes.shape
+    inside = _inside(height, width)
+    sums = planes.reshape(count, 3, -1) @ inside
+    squares = (planes**2).sum(axis=1).reshape(count, -1) @ inside
+    edge = ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT))
+    return _Framed(np.pad(planes, edge).reshape(count, -1), sums, squares, (height, width))
 
-    def product(x: Floats, y: Floats, mean_x: Floats, mean_y: Floats) -> npt.NDArray[np.float64]:
-        whole = np.einsum("nhwc,nhwc->n", x, y).astype(np.float64)
-        return whole - pixels * (mean_x * mean_y).sum(axis=1)
 
-    noise = NOISE**2 * pixels * 3
-    power = np.maximum(product(a, a, mean_a, mean_a), noise) * np.maximum(
-        product(b, b, mean_b, mean_b), noise
-    )
-    return product(a, b, mean_a, mean_b) / np.sqrt(power)
+def _inside(height: int, width: int) -> Floats:
+    """(pixels, shifts): 1 for a pixel that lies inside the other image at this shift."""
+    found = np.zeros((height, width, len(SHIFTS)), np.float32)
+    for number, (down, right) in enumerate(SHIFTS):
+        rows = slice(max(-down, 0), height - max(down, 0))
+        found[rows, max(-right, 0) : width - max(right, 0), number] = 1
+    return found.reshape(height * width, -1)
+
+
+def _correlation(a: _Framed, b: _Framed) -> npt.NDArray[np.float64]:
+    """(n,): the largest one of all shifts, each colour without its mean in what is compared."""
+    height, width = a.shape
+    stride, size = width + 2 * SHIFT, a.flat.shape[1]
+    pixels = np.array([(height - abs(down)) * (width - abs(right)) for down, right in SHIFTS])
+    # Moving b by a row is moving its numbers by a row's length: the frame keeps rows and colours
+    # apart.
+    moves = [down * stride + right for down, right in SHIFTS]
+    products = np.stack(
+        [
+            np.einsum(
+                "np,np->n",
+                a.flat[:, max(-move, 0) : size - max(move, 0)],
+                b.flat[:, max(move, 0) : size - max(-move, 0)],
+            )
+            for move in moves
+        ],
+        axis=1,
+    ).astype(np.float64)
+    # The pixels of b that lie inside a are those of a inside b at the opposite shift.
+    sums, squares = b.sums[:, :, ::-1], b.squares[:, ::-1]
+    products -= (a.sums * sums).sum(axis=1) / pixels
+    noise = 3 * NOISE**2 * pixels
+    power = np.maximum(a.squares - (a.sums**2).sum(axis=1) / pixels, noise)
+    power = power * np.maximum(squares - (sums**2).sum(axis=1) / pixels, noise)
+    return np.asarray((products / np.sqrt(power)).max(axis=1))
 
 
 def sharpened(images: Images) -> Floats:
-    """The images as float32, less a part of what is blurred around each pixel.
+    """Images as float32 planes (n, 3, height, width) without the coarsest and the finest details.
 
-    Photographs of sky, sea or grass agree in their brightest and darkest parts without showing the
-    same. Finer details are less often alike by chance.
+    Photographs of sky, sea or grass agree in their large bright and dark parts without showing the
+    same, and the finest details are what a JPEG encoder changes.
     """
-    return images.astype(np.float32)
+    planes = np.moveaxis(images, 3, 1).astype(np.float32)
+    return _blurred(planes, FINE) - _blurred(planes, COARSE)
+
+
+def _blurred(planes: Floats, radius: int) -> Floats:
+    """Each value replaced by the mean of the square around it, as far as that is inside."""
+    height, width = planes.shape[2:]
+    return (_means(height, radius) @ planes) @ _means(width, radius).T
+
+
+def _means(size: int, radius: int) -> Floats:
+    """float32 (size, size): row r averages the values up to `radius` away from r."""
+    at = np.arange(size)
+    near = np.abs(at[:, np.newaxis] - at) <= radius
+    return (near / near.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def reduced(images: Images) -> Images:

@@ -1,6 +1,6 @@
 """The page of an audit: how many images two splits share, and pairs to look at."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,7 @@ def render_page(store: Store, index: Index, findings: Findings) -> str:
     environment = page_environment("tlcluster.audit", "tlcluster.report")
     environment.filters.update(percent=percent, number=number, listing=listing, shorten=shorten)
     audit = findings.audit
-    places = list(_places(findings))
+    places = _places(findings)
     chosen = {title: (about, of) for title, about, of in _kinds(places, audit.method.bound)}
     sides = _sides(store, index, findings, [place for _, of in chosen.values() for place in of])
     kinds = [
@@ -103,7 +103,7 @@ def render_page(store: Store, index: Index, findings: Findings) -> str:
     )
 
 
-def _places(findings: Findings) -> Iterator[Place]:
+def _places(findings: Findings) -> list[Place]:
     """The images of the test split (else of what there is) that have a candidate, by distance."""
     split = TEST if TEST in findings.audit.duplicates else next(iter(findings.audit.duplicates), "")
     of = [one for one in findings.nearest if one.split == split]
@@ -115,7 +115,7 @@ def _places(findings: Findings) -> Iterator[Place]:
         for row, one in (nearest_of_all(of) if of else ())
         if one.partner[row] >= 0
     ]  # fmt: skip
-    yield from sorted(found, key=lambda place: (place.distance, place.row))
+    return sorted(found, key=lambda place: (place.distance, place.row))
 
 
 def _kinds(places: Sequence[Place], bound: float) -> Iterable[tuple[str, str, Sequence[Place]]]:
