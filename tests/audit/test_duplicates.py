@@ -74,20 +74,20 @@ class Planted(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def planted(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    """The whole sample, with three images altered in each way."""
+def planted(small_cinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """600 images of the sample, with three more that are altered in each way."""
     plain, other = (
         open_store(str(tmp_path_factory.mktemp(name)), create=True) for name in ("plain", "other")
     )
-    ingest(str(sample_folder), plain, processes=1)
+    ingest(str(small_cinic), plain, processes=1)
     before = write_audit(plain, plain, BOUND)
     folder = tmp_path_factory.mktemp("planted") / "sample"
-    shutil.copytree(sample_folder, folder)
+    shutil.copytree(small_cinic, folder)
     for place, (change, alter) in enumerate(CHANGES.items()):
         for number in range(3):
             images = sorted((folder / "train" / CLASSES[(place + 4 * number) % 10]).iterdir())
-            image = np.asarray(PIL.Image.open(images[7 * number + place]).convert("RGB"))
-            name = f"{change.replace(' ', '-')}-{number}-of-{images[7 * number + place].name}"
+            image = np.asarray(PIL.Image.open(images[5 * number + place]).convert("RGB"))
+            name = f"{change.replace(' ', '-')}-{number}-of-{images[5 * number + place].name}"
             # In another class, too: what counts is what an image shows.
             target = folder / "test" / CLASSES[number] / Path(name).with_suffix(".png")
             PIL.Image.fromarray(alter(image)).save(target)
@@ -117,8 +117,8 @@ def test_no_other_image_is_found_that_was_not_there_before(planted: Planted) -> 
     added = tuple(f"{change.replace(' ', '-')}-" for change in CHANGES)
     found = [one.source for one in planted.audit.duplicates["test"]]
     assert {source for source in found if not source.startswith(added)} == planted.before
-    # Few of 1,000 images: the sample is a small part of CINIC-10.
-    assert len(planted.before) < 20
+    # Of 200: the sample is a small part of CINIC-10.
+    assert len(planted.before) < 5
 
 
 def test_the_counts_are_those_of_the_list(planted: Planted) -> None:
@@ -149,7 +149,7 @@ def test_the_page_shows_the_pairs_and_refers_to_nothing_outside(planted: Planted
     for title in ("Same pixels", "Surest near duplicates", "Just within the bound"):
         assert f"<h2>{title}</h2>" in page
     assert set(re.findall(r'src="(.{15})', page)) == {"data:image/png;"}
-    assert "http" not in page
+    assert "://" not in page
     shown = html.unescape(page)
     assert any(one.source in shown for one in planted.audit.duplicates["test"] if one.exact)
 
@@ -230,7 +230,7 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     page = store.get(PAGE).decode()
     assert "<script" not in page
     assert "<img src=x" not in page
-    assert "49" not in re.sub(r"base64,[^\"]*", "", page).partition("</style>")[2]
+    assert "{{7*7}}" in page
 
 
 def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tlcluster.orchestration.manifest import write_manifest
 from tlcluster.orchestration.suite import conclude
 from tlcluster.records import PREDICTIONS, RunManifest
 from tlcluster.report import verify as verifying
+from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.leakage import adopted
 from tlcluster.report.page import render_page
 from tlcluster.report.runs import manifest_of, read_run
@@ -28,6 +29,18 @@ from tlcluster.storage.protocol import Store
 
 IMAGES = 60
 LEAKED = (3, 5, 8, 13, 21, 34, 55)
+FIGURES = {
+    name: Figure(name, "", b"", b"", "")
+    for name in (
+        *(f"per_class_{measure}" for measure in ("precision", "recall", "f1")),
+        *(
+            f"{kind}_{name}"
+            for kind in ("confusion", "architecture")
+            for name in ("frozen", "augmented")
+        ),
+    )
+}
+"""Drawing takes seconds, and no figure shows duplicates."""
 
 
 def manifest(**changes: Any) -> RunManifest:
@@ -108,17 +121,17 @@ def test_an_accuracy_is_given_with_and_without_the_duplicates(run: Store, data: 
 
 
 def test_without_an_audit_nothing_changes(run: Store, data: Store) -> None:
-    before = tables(read_run(run)), render_page(read_run(run), {})
+    before = tables(read_run(run)), render_page(read_run(run), FIGURES)
     # The manifest does not name it: somebody has put it there.
     run.put(AUDIT, data.get(AUDIT))
-    assert (tables(read_run(run)), render_page(read_run(run), {})) == before
+    assert (tables(read_run(run)), render_page(read_run(run), FIGURES)) == before
     assert json.loads(before[0]["results.json"])["leakage"] is None
     assert "other splits have" not in before[1]
 
 
 def test_the_page_has_the_sentence_and_the_table(run: Store, data: Store) -> None:
     take(run, data)
-    page = render_page(read_run(run), {})
+    page = render_page(read_run(run), FIGURES)
     assert (
         "7 of 60 test images (11.67 %) are in train or valid too, 1 with the same pixels and 6 "
         "nearly (distance up to 0.1); 2 of them with another class there."
@@ -137,13 +150,13 @@ def test_no_duplicates_and_nothing_but_duplicates(
     read = read_run(run)
     (first, _) = json.loads(tables(read)["results.json"])["leakage"]["experiments"]
     assert first[missing] is None
-    assert ("No test image is in train or valid too" in render_page(read, {})) == (not rows)
+    assert ("No test image is in train or valid too" in render_page(read, FIGURES)) == (not rows)
 
 
 def test_the_end_of_a_run_takes_the_audit_of_its_store(
     run: Store, data: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcluster.report.write.draw_figures", lambda _: {})
+    monkeypatch.setattr("tlcluster.report.write.draw_figures", lambda _: FIGURES)
     begun = manifest(status="running")
     empty = open_store(f"{data.url}/empty", create=True)
     for store, expected in ((None, None), (empty, None), (data, len(LEAKED)), (empty, len(LEAKED))):
@@ -159,7 +172,7 @@ def test_the_end_of_a_run_takes_the_audit_of_its_store(
 def test_a_report_takes_an_audit_that_was_made_later(
     run: Store, data: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcluster.report.write.draw_figures", lambda _: {})
+    monkeypatch.setattr("tlcluster.report.write.draw_figures", lambda _: FIGURES)
     assert main(["--run", run.url]) == 0
     assert json.loads(run.get("report/results.json"))["leakage"] is None
     assert main(["--run", run.url, "--audit", data.url]) == 0
@@ -224,8 +237,8 @@ def test_an_audit_of_other_images_in_a_run_is_named(
 def test_verify_finds_an_audit_that_was_changed_or_is_missing(
     run: Store, data: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tlcluster.report.write.draw_figures", lambda _: {})
-    monkeypatch.setattr(verifying, "draw_figures", lambda _: {})
+    monkeypatch.setattr("tlcluster.report.write.draw_figures", lambda _: FIGURES)
+    monkeypatch.setattr(verifying, "draw_figures", lambda _: FIGURES)
     assert main(["--run", run.url, "--audit", data.url]) == 0
     claim = f"{AUDIT} is what the run wrote"
     verdicts = {one.claim: one for one in verify(run)}
@@ -249,4 +262,4 @@ def test_hostile_names_in_an_audit_reach_no_page(run: Store, data: Store) -> Non
     )
     data.put(AUDIT, changed.to_json())
     take(run, data)
-    assert "<script" not in render_page(read_run(run), {})
+    assert "<script" not in render_page(read_run(run), FIGURES)

@@ -119,11 +119,11 @@ def _distances(
     images, places = [], []
     needed = [(split, *np.unique(pairs.query, return_inverse=True)),
               (other, *np.unique(pairs.other, return_inverse=True))]  # fmt: skip
-    total = sum(len(rows) for _, rows, _ in needed) + len(pairs.query)
-    with meter("checking", total, "images", show) as advance:
+    with meter("fetching", sum(len(rows) for _, rows, _ in needed), "images", show) as advance:
         for name, rows, place in needed:
             images.append(pixels(store, index, name, rows, reduced, advance))
             places.append(place)
+    with meter("checking", len(pairs.query), "pairs", show) as advance:
         return np.round(distances(*images, *places, advance), DIGITS)
 
 

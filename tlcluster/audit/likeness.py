@@ -48,14 +48,14 @@ def distances(
     found = np.empty(len(left))
     for at in range(0, len(left), _PAIRS):
         here = slice(at, at + _PAIRS)
-        found[here] = _block(first[left[here]], second[right[here]])
+        found[here] = _block(first, second, left[here], right[here])
         advance(len(left[here]))
     return found
 
 
-def _block(first: Images, second: Images) -> npt.NDArray[np.float64]:
-    a, b = _framed(first), _framed(second)
-    best = np.maximum(_correlation(a, b), _correlation(a, _framed(second[:, :, ::-1])))
+def _block(first: Images, second: Images, left: Rows, right: Rows) -> npt.NDArray[np.float64]:
+    a, b = _framed(first, left), _framed(second, right)
+    best = np.maximum(_correlation(a, b), _correlation(a, _mirrored(b)))
     # Of equal images rounding leaves a little more or less than 1.
     return np.clip(1 - best, 0, 2)
 
@@ -73,8 +73,10 @@ class _Framed(NamedTuple):
     """Height and width, without the frame."""
 
 
-def _framed(images: Images) -> _Framed:
-    planes = sharpened(images)
+def _framed(images: Images, rows: Rows) -> _Framed:
+    # An image is in several pairs.
+    once, place = np.unique(rows, return_inverse=True)
+    planes = sharpened(images[once])
     # Without their means, sums of float32 stay exact enough.
     planes = planes - planes.mean(axis=(2, 3), keepdims=True)
     count, _, height, width = planes.shape
@@ -82,7 +84,17 @@ def _framed(images: Images) -> _Framed:
     sums = planes.reshape(count, 3, -1) @ inside
     squares = (planes**2).sum(axis=1).reshape(count, -1) @ inside
     edge = ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT))
-    return _Framed(np.pad(planes, edge).reshape(count, -1), sums, squares, (height, width))
+    flat = np.pad(planes, edge).reshape(count, -1)
+    return _Framed(flat[place], sums[place], squares[place], (height, width))
+
+
+def _mirrored(images: _Framed) -> _Framed:
+    """The mirror images."""
+    height, width = images.shape
+    planes = images.flat.reshape(-1, 3 * (height + 2 * SHIFT), width + 2 * SHIFT)
+    order = [SHIFTS.index((down, -right)) for down, right in SHIFTS]
+    flat = planes[:, :, ::-1].reshape(images.flat.shape)
+    return _Framed(flat, images.sums[:, :, order], images.squares[:, order], images.shape)
 
 
 def _inside(height: int, width: int) -> Floats:
@@ -128,7 +140,7 @@ def sharpened(images: Images) -> Floats:
     Photographs of sky, sea or grass agree in their large bright and dark parts without showing the
     same, and the finest details are what a JPEG encoder changes.
     """
-    planes = np.moveaxis(images, 3, 1).astype(np.float32)
+    planes = np.moveaxis(images, 3, 1).astype(np.float32, order="C")
     return _blurred(planes, FINE) - _blurred(planes, COARSE)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from tlcluster.audit.find import Findings, nearest_of_all
 from tlcluster.audit.pictures import Bar, histogram, png
 from tlcluster.audit.scan import pixels
+from tlcluster.cinic10 import ORIGINS
 from tlcluster.dataset.shards import Index
-from tlcluster.leakage import TEST
+from tlcluster.leakage import TEST, Audit
 from tlcluster.report.figures.style import COLOURS
 from tlcluster.report.formats import listing, number, percent, shorten
 from tlcluster.report.page import page_environment
@@ -94,6 +95,7 @@ def render_page(store: Store, index: Index, findings: Findings) -> str:
     return environment.get_template("audit.html").render(
         audit=audit,
         index=index,
+        breakdowns=_breakdowns(audit, index.classes),
         kinds=kinds,
         bars=bars,
         bar=BAR,
@@ -101,6 +103,20 @@ def render_page(store: Store, index: Index, findings: Findings) -> str:
         test=TEST,
         colours=COLOURS,
     )
+
+
+def _breakdowns(audit: Audit, classes: Sequence[str]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """What the duplicates are counted by → name → their number in each of the audit's overlaps."""
+    by_class = [one.by_class for one in audit.overlaps]
+    by_origin = [one.by_origin for one in audit.overlaps]
+    return {
+        heading: {
+            name: tuple(counts.get(name, 0) for counts in of)
+            for name in names
+            if any(name in counts for counts in of)
+        }
+        for heading, names, of in (("Class", classes, by_class), ("Origin", ORIGINS, by_origin))
+    }
 
 
 def _places(findings: Findings) -> list[Place]:

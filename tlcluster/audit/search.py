@@ -40,7 +40,7 @@ def candidates(
         most: candidates for each query.
         advance: is called with the number of queries that were done.
     """
-    query, other = [], []
+    query, other = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for at in range(0, queries.images, QUERIES):
         block = Descriptors(queries.even[at : at + QUERIES], queries.odd[at : at + QUERIES])
         found = _of_block(block, others, least, most)
