@@ -87,7 +87,7 @@ def cosines(size: int, count: int) -> Floats:
     """The first rows of the orthonormal cosine transform of this many values (DCT-II), float32
     (count, size). The first is not scaled differently: nobody reads it."""
     angle = np.pi * np.outer(np.arange(count), np.arange(size) + 0.5) / size
-    return (np.cos(angle) * np.sqrt(2 / size)).astype(np.float32)
+    return np.asarray(np.cos(angle) * np.sqrt(2 / size), np.float32)
 
 
 def _weights() -> Floats:

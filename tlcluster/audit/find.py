@@ -116,15 +116,13 @@ def _distances(
     store: Store, index: Index, split: str, other: str, pairs: Candidates, show: bool
 ) -> npt.NDArray[np.float64]:
     """The distance of each pair, from the pixels of the images in it."""
-    images, places = [], []
-    needed = [(split, *np.unique(pairs.query, return_inverse=True)),
-              (other, *np.unique(pairs.other, return_inverse=True))]  # fmt: skip
-    with meter("fetching", sum(len(rows) for _, rows, _ in needed), "images", show) as advance:
-        for name, rows, place in needed:
-            images.append(pixels(store, index, name, rows, reduced, advance))
-            places.append(place)
+    rows, left = np.unique(pairs.query, return_inverse=True)
+    partners, right = np.unique(pairs.other, return_inverse=True)
+    with meter("fetching", len(rows) + len(partners), "images", show) as advance:
+        images = pixels(store, index, split, rows, reduced, advance)
+        others = pixels(store, index, other, partners, reduced, advance)
     with meter("checking", len(pairs.query), "pairs", show) as advance:
-        return np.round(distances(*images, *places, advance), DIGITS)
+        return np.round(distances(images, others, left, right, advance), DIGITS)
 
 
 def _overlap(

@@ -57,7 +57,8 @@ def _block(first: Images, second: Images, left: Rows, right: Rows) -> npt.NDArra
     a, b = _framed(first, left), _framed(second, right)
     best = np.maximum(_correlation(a, b), _correlation(a, _mirrored(b)))
     # Of equal images rounding leaves a little more or less than 1.
-    return np.clip(1 - best, 0, 2)
+    found: npt.NDArray[np.float64] = np.clip(1 - best, 0, 2)
+    return found
 
 
 class _Framed(NamedTuple):
@@ -147,14 +148,14 @@ def sharpened(images: Images) -> Floats:
 def _blurred(planes: Floats, radius: int) -> Floats:
     """Each value replaced by the mean of the square around it, as far as that is inside."""
     height, width = planes.shape[2:]
-    return (_means(height, radius) @ planes) @ _means(width, radius).T
+    return np.asarray(_means(height, radius) @ planes @ _means(width, radius).T, np.float32)
 
 
 def _means(size: int, radius: int) -> Floats:
     """float32 (size, size): row r averages the values up to `radius` away from r."""
     at = np.arange(size)
     near = np.abs(at[:, np.newaxis] - at) <= radius
-    return (near / near.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(near / near.sum(axis=1, keepdims=True), np.float32)
 
 
 def reduced(images: Images) -> Images:
@@ -181,4 +182,4 @@ def averages(size: int, count: int) -> Floats:
     low, high = ends[:-1, np.newaxis], ends[1:, np.newaxis]
     at = np.arange(size)
     covered = np.clip(np.minimum(high, at + 1) - np.maximum(low, at), 0, None)
-    return (covered * (count / size)).astype(np.float32)
+    return np.asarray(covered * (count / size), np.float32)

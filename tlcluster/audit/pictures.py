@@ -26,9 +26,9 @@ class Bar(NamedTuple):
 
     low: float
     """The values from here up to the next bar."""
-    count: int
+    images: int
     height: float
-    """Between 0 and 1; the logarithm of `count`, since few images are duplicates."""
+    """Between 0 and 1; the logarithm of `images`, since few images are duplicates."""
 
 
 def histogram(values: npt.NDArray[np.float64], width: float, end: float) -> tuple[Bar, ...]:
