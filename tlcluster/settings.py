@@ -478,7 +478,7 @@ class AuditSettings(BaseModel):
     )
     bound: float = Field(
         BOUND,
-        description="largest distance of near duplicates: 1 − correlation of the pixels",
+        description="largest distance of near duplicates: 1 − correlation of their details",
         ge=0,
         le=1,
     )

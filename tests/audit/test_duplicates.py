@@ -21,6 +21,7 @@ from tlcluster.audit.find import find_duplicates
 from tlcluster.audit.likeness import SHIFT, averages, distances, reduced
 from tlcluster.audit.search import candidates, similarity
 from tlcluster.audit.write import write_audit
+from tlcluster.cinic10 import CLASSES
 from tlcluster.dataset.ingest import ingest
 from tlcluster.dataset.shards import (
     INDEX_KEY,
@@ -94,11 +95,6 @@ def planted(small_cinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan
     ingest(str(folder), other, processes=1)
     found = write_audit(other, other, BOUND)
     return Planted(other, found, frozenset(one.source for one in before.duplicates["test"]))
-
-
-CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -269,6 +265,16 @@ def test_images_without_contrast_are_alike_only_if_they_are_equal(tmp_path: Path
     store = store_of(tmp_path, {"train": [grey], "test": [grey, white, faint]})
     audit = write_audit(store, store, BOUND)
     assert [(one.row, one.exact) for one in audit.duplicates["test"]] == [(0, True)]
+
+
+@pytest.mark.parametrize("side", [1, 7])
+def test_images_too_small_to_compare_are_one_line(tmp_path: Path, side: int) -> None:
+    image = np.zeros((side, 32, 3), np.uint8)
+    store = store_of(tmp_path, {"train": [image], "test": [image]})
+    with pytest.raises(
+        UserError, match=f"its images are 32×{side} with 3 channels; an audit takes"
+    ):
+        write_audit(store, store, BOUND)
 
 
 def test_a_thousand_equal_images_are_not_a_million_pairs(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ from tlcluster.audit.scan import Split, pixels, scan
 from tlcluster.audit.search import Candidates, candidates
 from tlcluster.cinic10 import ORIGINS
 from tlcluster.dataset.shards import Index
+from tlcluster.errors import UserError
 from tlcluster.leakage import COMPARED, Audit, Duplicate, Method, Overlap
 from tlcluster.meter import meter
 from tlcluster.storage.protocol import Store
 
 CANDIDATES = 5
 SIMILARITY = 0.6
+SMALLEST = 8
+"""Pixels a side. Of smaller images nothing is left to compare."""
 DIGITS = 4
 """Decimals of a distance. Further ones depend on how a processor rounds sums."""
 
@@ -63,9 +66,17 @@ def find_duplicates(
         show: show progress on standard error.
 
     Raises:
-        UserError: a shard is missing, damaged or not what the index describes.
+        UserError: the images are too small, or a shard is missing, damaged or not what the index
+            describes.
         StoreUnavailable: the store does not answer.
     """
+    height, width, channels = index.image_shape
+    if min(height, width) < SMALLEST or channels != 3:
+        raise UserError(
+            f"{store.url}: its images are {width}×{height} with {channels} channels; an audit takes "
+            f"RGB images of at least {SMALLEST} pixels a side: ingest them again with "
+            "--image-size 32 into another place"
+        )
     compared = [pair for pair in COMPARED if index.splits.keys() >= set(pair)]
     names = [name for name in index.splits if any(name in pair for pair in compared)]
     with meter("reading", sum(map(index.rows, names)), "images", show) as advance:
