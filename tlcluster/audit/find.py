@@ -73,8 +73,8 @@ def find_duplicates(
     height, width, channels = index.image_shape
     if min(height, width) < SMALLEST or channels != 3:
         raise UserError(
-            f"{store.url}: its images are {width}×{height} with {channels} channels; an audit takes "
-            f"RGB images of at least {SMALLEST} pixels a side: ingest them again with "
+            f"{store.url}: its images are {width}×{height} with {channels} channels; an audit "
+            f"takes RGB images of at least {SMALLEST} pixels a side: ingest them again with "
             "--image-size 32 into another place"
         )
     compared = [pair for pair in COMPARED if index.splits.keys() >= set(pair)]
