@@ -28,6 +28,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         TOP: "",
         "storage": "",
         "report": "storage",
+        "audit": "storage dataset report",
         "comparison": "storage report",
         "dataset": "storage",
         "checkup": "storage dataset",
@@ -37,7 +38,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         "export": "storage dataset checkup training report",
         "bench": "storage dataset checkup training report orchestration",
         "commands": "storage dataset checkup training report orchestration tuning export bench "
-        "comparison",
+        "comparison audit",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what

@@ -19,6 +19,7 @@ from tlcluster.cinic10 import ARCHIVE_URL
 from tlcluster.cli import FAILED, OK, nearest, parse
 from tlcluster.errors import UserError
 from tlcluster.settings import (
+    AuditSettings,
     BenchSettings,
     CheckSettings,
     CompareSettings,
@@ -147,6 +148,36 @@ def ingest(argv: Sequence[str], typed: str) -> int:
     return OK
 
 
+def audit(argv: Sequence[str], typed: str) -> int:
+    """Find images that splits share."""
+    settings = parse(AuditSettings, typed, COMMANDS["audit"].about, argv)
+    from tlcluster.audit.write import summary, write_audit
+    from tlcluster.checkup.stores import exercise, new_mark
+    from tlcluster.dataset.shards import read_index
+    from tlcluster.leakage import PAGE
+    from tlcluster.storage.cache import NodeCache
+    from tlcluster.storage.open import open_store
+
+    cache = NodeCache(Path(settings.cache) if settings.cache else None)
+    store = open_store(settings.store, cache)
+    read_index(store)
+    try:
+        place = store if settings.to is None else open_store(settings.to, cache, create=True)
+        # The audit may take minutes; whether it can be written is known before.
+        exercise(place, new_mark().key)
+    except UserError as error:
+        if settings.to is not None:
+            raise
+        raise UserError(f"{error}; or name another place for the audit with --to") from None
+    found = write_audit(
+        store, place, settings.bound, storage_wait=60 * settings.storage_wait, show=True
+    )
+    for line in summary(found):
+        print(printable(line))
+    print(printable(f"{place.url}/{PAGE}"))
+    return OK
+
+
 def report(argv: Sequence[str], typed: str) -> int:
     """Write the report of a run again."""
     settings = parse(ReportSettings, typed, COMMANDS["report"].about, argv)
@@ -154,6 +185,18 @@ def report(argv: Sequence[str], typed: str) -> int:
     from tlcluster.report.write import write_report
 
     store, look = open_run(settings.run), None
+    if settings.audit is not None:
+        from tlcluster.orchestration.manifest import write_manifest
+        from tlcluster.report.leakage import adopted
+        from tlcluster.storage.open import open_store
+
+        manifest = manifest_of(store)
+        if manifest.status == "running":
+            raise UserError(
+                f"--audit {settings.audit}: the run is not over, and takes the audit of its store "
+                "at its end; wait for it, or leave out --audit"
+            )
+        write_manifest(store, adopted(store, open_store(settings.audit), manifest))
     if settings.store is not None:
         from tlcluster.dataset.pixels import images_of
 
@@ -281,6 +324,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "with PNG or JPEG files. Photographs are turned upright as their EXIF data says. "
             f"The official archive of CINIC-10 is {ARCHIVE_URL}",
             ingest,
+        ),
+        "audit": Command(
+            "Find images that the splits of an ingested data set share, exactly or nearly, and "
+            "write audit.json and a page with examples. Runs on this store then report their test "
+            "accuracy without them, too. Needs neither TensorFlow nor a GPU. The last line is the "
+            "path of the page.",
+            audit,
         ),
         "report": Command(
             "Write the report of a run again, from its records. The run may be finished, "

@@ -18,7 +18,9 @@ Advance = Callable[[int], None]
 
 
 @contextlib.contextmanager
-def meter(step: str, total: int, unit: Literal["images", "bytes"], show: bool) -> Iterator[Advance]:
+def meter(
+    step: str, total: int, unit: Literal["images", "bytes", "pairs"], show: bool
+) -> Iterator[Advance]:
     """Show the progress of a block on standard error, unless `show` is false.
 
     Yields a function: call it with the amount that was done since the last call.

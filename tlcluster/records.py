@@ -4,6 +4,7 @@ A run is a folder (or an S3 prefix) with this content:
 
     manifest.json                     RunManifest
     pictures.json                     PicturesRecord, written with the first report
+    audit.json                        Audit (`tlcluster.leakage`), if the data set has one
     <experiment>/config.json          ExperimentConfig
     <experiment>/epochs.jsonl         one EpochRecord a line
     <experiment>/result.json          ExperimentResult
@@ -222,6 +223,8 @@ class RunManifest(Record):
     not here."""
     looks: LooksRecord | None = None
     """When results decide about more seeds; None if they do not."""
+    audit_sha256: str | None = None
+    """Of the run's copy of its data set's audit, `audit.json`; None without one."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

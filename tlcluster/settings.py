@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
+from tlcluster.leakage import BOUND
 from tlcluster.recipe_files import PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
 from tlcluster.records import FEATURES
@@ -503,8 +504,47 @@ class IngestSettings(BaseModel):
         return value
 
 
-class ReportSettings(BaseModel):
-    """The flags of `report`."""
+class AuditSettings(BaseModel):
+    """The flags of `audit`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str = Field(
+        description="an ingested data set: s3://BUCKET/PREFIX or a directory",
+        json_schema_extra={"metavar": "URL"},
+    )
+    to: str | None = Field(
+        None,
+        description="where audit.json and audit.html are written: a directory, which is created, "
+        "or s3://BUCKET/PREFIX [the store, where runs find them]",
+        json_schema_extra={"metavar": "URL"},
+    )
+    bound: float = Field(
+        BOUND,
+        description="largest distance of near duplicates: 1 − correlation of their details",
+        ge=0,
+        le=1,
+    )
+    cache: str | None = Field(
+        None,
+        description="folder for downloaded shards [$XDG_CACHE_HOME/tlcluster]",
+        json_schema_extra={"metavar": "DIR"},
+    )
+    storage_wait: float = _storage_wait()
+
+    @field_validator("store", "to")
+    @classmethod
+    def _lasting_store(cls, value: str | None) -> str | None:
+        if value == EMBEDDED:
+            raise ValueError(
+                "the embedded store ends with the run that starts it; give s3://BUCKET/PREFIX or a "
+                "directory"
+            )
+        return value
+
+
+class _OfRun(BaseModel):
+    """The flags that name a run and its data set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -520,7 +560,19 @@ class ReportSettings(BaseModel):
     )
 
 
-class VerifySettings(ReportSettings):
+class ReportSettings(_OfRun):
+    """The flags of `report`."""
+
+    audit: str | None = Field(
+        None,
+        description="where an audit of the run's data set is, its store or what --to of the audit "
+        "named: the run takes a copy, and the report shows the accuracy without duplicates [as "
+        "the run has one]",
+        json_schema_extra={"metavar": "URL"},
+    )
+
+
+class VerifySettings(_OfRun):
     """The flags of `verify`."""
 
     store: str | None = Field(
@@ -559,7 +611,7 @@ EXPORT_FORMATS = ("keras", "saved-model", "onnx", "onnx-int8", "litert")
 """Formats of exported models; see `tlcluster.export.formats`."""
 
 
-class ExportSettings(ReportSettings):
+class ExportSettings(_OfRun):
     """The flags of `export`."""
 
     experiment: str = Field(

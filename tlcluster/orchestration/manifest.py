@@ -181,6 +181,7 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
             "weights_by_base": weights,
             "started": old.started,
             "wall_seconds": old.wall_seconds,
+            "audit_sha256": old.audit_sha256,
         }
     )
 

@@ -33,6 +33,7 @@ from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.replicates import Replicate, flat
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
+from tlcluster.report.leakage import adopted
 from tlcluster.report.pictures import Look
 from tlcluster.settings import RunSettings
 from tlcluster.storage.cache import NodeCache
@@ -100,9 +101,11 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
                     look = further_look(driver, ready, run)
                     if look is None:
                         # A run that is being stopped may have seconds left: they go to the report.
-                        pictures = None if driver.stopping.first else partial(pictured, ready)
+                        stopped = driver.stopping.first is not None
+                        pictures = None if stopped else partial(pictured, ready)
+                        data = None if stopped else ready.store
                         seconds = time.monotonic() - began
-                        last = conclusion(driver, run, manifest, seconds, pictures)
+                        last = conclusion(driver, run, manifest, seconds, pictures, data)
                 finally:
                     driver.leave()
     # After the block: Ray prints something when it ends, and this is the last line.
@@ -133,14 +136,20 @@ class Conclusion(NamedTuple):
 
 
 def conclusion(
-    driver: Driver, run: Store, manifest: RunManifest, seconds: float, look: Look | None = None
+    driver: Driver,
+    run: Store,
+    manifest: RunManifest,
+    seconds: float,
+    look: Look | None = None,
+    data: Store | None = None,
 ) -> Conclusion:
-    """Write the manifest and the report, unless storage is away."""
+    """Write the manifest and the report, unless storage is away; arguments as of `conclude`."""
     why = driver.away.why if driver.away else None
     if driver.away is None:
         try:
             with held(run, MANIFEST_LOCK, wait=True):
-                return Conclusion(f"{run.url}/{conclude(run, manifest, seconds, look)}", True)
+                index = conclude(run, manifest, seconds, look, data)
+                return Conclusion(f"{run.url}/{index}", True)
         except StoreUnavailable as error:
             why = str(error)
     return Conclusion(
@@ -219,7 +228,13 @@ def refuse_to_overwrite(folder: Store, kind: str = "run") -> None:
         )
 
 
-def conclude(run: Store, manifest: RunManifest, seconds: float, look: Look | None = None) -> str:
+def conclude(
+    run: Store,
+    manifest: RunManifest,
+    seconds: float,
+    look: Look | None = None,
+    data: Store | None = None,
+) -> str:
     """Write the manifest's last state and the report; returns the report's key.
 
     Args:
@@ -228,8 +243,13 @@ def conclude(run: Store, manifest: RunManifest, seconds: float, look: Look | Non
         seconds: time that this driver worked on it.
         look: reads test images for the report's pictures; None to go without those that are not
             kept yet.
+        data: the store of the data set, whose audit the run takes.
     """
     manifest = read_manifest(run) or manifest
+    if data is not None:
+        # Most data sets have none. One that cannot be read must not cost the report.
+        with contextlib.suppress(UserError, StoreUnavailable):
+            manifest = adopted(run, data, manifest)
     by_folder = {folder: read_result(run, folder).status for folder in manifest.folders}
     statuses = set(by_folder.values())
     digests = {

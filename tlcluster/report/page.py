@@ -42,6 +42,7 @@ from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.sentences import (
     MANY_EXPERIMENTS,
     differences,
+    leaked,
     limits,
     replications,
     subject,
@@ -102,6 +103,7 @@ def render_page(run: Run, drawn: Mapping[str, Figure], pictures: Pictures = NONE
         compared=compared,
         tested=[one.metrics for one in replicates if one.metrics],
         best=best,
+        leaked=leaked(run),
         limits=limits(run),
         covered=listing({one.accuracy.covers: None for one in compared if one.accuracy}),
         figures={name: figure.inline for name, figure in drawn.items()},

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from tlcluster.experiments import Experiment, StudyResult
+from tlcluster.leakage import Method
 from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
 from tlcluster.report.scores import (
     DisputedPart,
@@ -260,6 +261,34 @@ class ResolutionPart(Part):
     """Experiment → seeds that it needs for the next look. Empty at the end."""
 
 
+class DuplicatesPart(Part):
+    """One experiment, over all seeds that were tested, with and without duplicates."""
+
+    name: str
+    all: MeanAccuracy
+    """On all test images."""
+    without: MeanAccuracy | None
+    """On those that no other split has; null if there are none."""
+    only: MeanAccuracy | None
+    """On those that another split has; null if there are none."""
+
+
+class LeakagePart(Part):
+    """Test images that `train` or `valid` has too, as an audit of the data set found them."""
+
+    images: int
+    """Of the test split."""
+    duplicates: int
+    """Those that another split has, exactly or nearly."""
+    exact: int
+    """Those with the same pixels as their partner."""
+    other_class: int
+    """Those whose partner has another class."""
+    method: Method
+    experiments: tuple[DuplicatesPart, ...]
+    """Those that were tested."""
+
+
 class Results(Part):
     """The results of a run of tlcluster. Accuracies are fractions, numbers are unrounded."""
 
@@ -284,3 +313,5 @@ class Results(Part):
     disputed: tuple[DisputedPart, ...]
     """The test images of which the first seeds of the experiments say the most different classes;
     of as many classes, those whose probabilities are the furthest apart (Jensen–Shannon)."""
+    leakage: LeakagePart | None
+    """null without an audit of the data set, or if nothing was tested."""

@@ -18,6 +18,7 @@ from tlcluster.paths import expanded, typed
 from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
 from tlcluster.report.classes import listed_classes
 from tlcluster.report.formats import shorten
+from tlcluster.report.leakage import Leakage, apart, read_leakage
 from tlcluster.report.looked import resolved
 from tlcluster.report.metrics import Predictions, compare, evaluate, right_of, same_images
 from tlcluster.report.mistakes import gallery
@@ -142,6 +143,7 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
             tested = tested or told
             right[name].append(right_of(told))
     tables = {name: np.stack(rows) for name, rows in right.items() if rows}
+    leakage = read_leakage(store, prefix, manifest, tested)
     experiments = tuple(
         ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
     )
@@ -149,12 +151,12 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
     metrics = [of.metrics for of, _ in firsts.values() if of.metrics]
     listed = listed_classes(metrics) if metrics else []
     shown = gallery(predictions, listed)
-    run = Run(manifest, experiments, comparisons, contrasts(tables), shown, resolution)
+    run = Run(manifest, experiments, comparisons, contrasts(tables), shown, resolution, leakage)
     origins = _origins(manifest, tested)
     study = comparable(run)
     run = run._replace(
         experiments=tuple(
-            _with_statistics(one, tables[one.name], origins, study.get(one.name))
+            _with_statistics(one, tables[one.name], origins, study.get(one.name), leakage)
             if one.name in tables
             else one
             for one in experiments
@@ -178,12 +180,17 @@ def _origins(manifest: RunManifest, tested: Predictions | None) -> dict[str, Rig
 
 
 def _with_statistics(
-    experiment: ExperimentRun, right: Right, origins: dict[str, Right], study: StudyResult | None
+    experiment: ExperimentRun,
+    right: Right,
+    origins: dict[str, Right],
+    study: StudyResult | None,
+    leakage: Leakage | None,
 ) -> ExperimentRun:
     return experiment._replace(
         accuracy=accuracy(right),
         origins={name: accuracy(right[:, here]) for name, here in origins.items()},
         replication=replication(right, study.accuracy, study.test_images) if study else None,
+        apart=apart(right, leakage) if leakage else None,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from tlcluster import cinic10
 from tlcluster.backbones import BACKBONES
 from tlcluster.experiments import EXPERIMENTS, RECIPE, Experiment
-from tlcluster.report.formats import listing, plain, shorten
+from tlcluster.report.formats import listing, percent, plain, shorten
 from tlcluster.report.seeds import words
 from tlcluster.report.seeds.proportions import SIGNIFICANT
 from tlcluster.report.study import base_of, comparable
@@ -88,6 +88,23 @@ def limits(run: Run) -> str:
     """What intervals and tests cover, and what they cannot say. Empty if nothing was tested."""
     seeds = {one.name: len(one.tested) for one in run.experiments if one.tested}
     return words.limits(seeds) if seeds else ""
+
+
+def leaked(run: Run) -> str:
+    """How many test images another split has. Empty without an audit."""
+    if run.leakage is None:
+        return ""
+    found, images = run.leakage.duplicates, len(run.leakage.leaked)
+    bound = plain(run.leakage.audit.method.bound)
+    if not found:
+        return f"No test image is in train or valid too (an audit with the bound {bound})."
+    exact = sum(one.exact for one in found)
+    other = sum(one.label != one.partner_label for one in found)
+    return (
+        f"{len(found):,} of {images:,} test images ({percent(len(found) / images, 2)} %) are in "
+        f"train or valid too, {exact:,} with the same pixels and {len(found) - exact:,} nearly "
+        f"(distance up to {bound}); {other:,} of them with another class there."
+    )
 
 
 def replications(run: Run) -> list[str]:

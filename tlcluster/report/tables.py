@@ -77,6 +77,7 @@ def results(run: Run) -> Results:
             "limits": limits(run),
             "differences_from_study": apart,
             "disputed": disputed(run),
+            "leakage": _leakage(run),
         }
     )
 
@@ -202,6 +203,29 @@ def mean_accuracy(of: Accuracy) -> dict[str, Any]:
         "ci95": of.interval,
         "seeds": len(of.seeds),
         "covers": of.covers,
+    }
+
+
+def _leakage(run: Run) -> dict[str, Any] | None:
+    if run.leakage is None:
+        return None
+    found = run.leakage.duplicates
+    return {
+        "images": len(run.leakage.leaked),
+        "duplicates": len(found),
+        "exact": sum(one.exact for one in found),
+        "other_class": sum(one.label != one.partner_label for one in found),
+        "method": run.leakage.audit.method,
+        "experiments": [
+            {
+                "name": one.name,
+                "all": mean_accuracy(one.accuracy),
+                "without": one.apart.without and mean_accuracy(one.apart.without),
+                "only": one.apart.only and mean_accuracy(one.apart.only),
+            }
+            for one in run.experiments
+            if one.accuracy and one.apart
+        ],
     }
 
 

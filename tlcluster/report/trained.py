@@ -13,6 +13,7 @@ from tlcluster.records import (
     RunManifest,
     Status,
 )
+from tlcluster.report.leakage import Apart, Leakage
 from tlcluster.report.metrics import Comparison, Metrics
 from tlcluster.report.mistakes import Gallery
 from tlcluster.report.seeds.accuracy import Accuracy
@@ -67,6 +68,8 @@ class ExperimentRun(NamedTuple):
     """The same for the test images of each origin; see `Metrics.per_origin`."""
     replication: Replication | None
     """The study's figure beside ours; None if there is no such figure, or nothing was tested."""
+    apart: Apart | None = None
+    """Without the test images that other splits have, and on those; None without an audit."""
 
     @property
     def status(self) -> ReplicateStatus:
@@ -141,6 +144,8 @@ class Run(NamedTuple):
     """Test images to look at, by the first seed of each experiment."""
     resolution: Resolution | None = None
     """What `--resolve` decides; None in a run without it."""
+    leakage: Leakage | None = None
+    """None without an audit of the data set, or if nothing was tested."""
 
     @property
     def several(self) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tlcluster import records
+from tlcluster.leakage import AUDIT
 from tlcluster.records import ExperimentResult
 from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.formats import shorten
@@ -76,6 +77,8 @@ def verify(
     run = read_run(store)
     for folder in run.manifest.folders:
         yield from _digests(store, run, folder)
+    if known := run.manifest.audit_sha256:
+        yield _same_bytes(store, AUDIT, known, "the manifest", run.manifest.status)
     yield _data_set(run, store, split)
     for name, content in tables(run).items():
         yield _table(store, f"{records.REPORT}/{name}", content)
