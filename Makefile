@@ -8,6 +8,8 @@ UV ?= $(shell command -v uv 2>/dev/null)
 ARGS ?=
 # GPU=1 adds CUDA and cuDNN. An environment that was made with them keeps them.
 GPU ?= $(if $(wildcard .venv/.gpu),1)
+# TRACK=1 adds the clients of MLflow and Weights & Biases, in the same way.
+TRACK ?= $(if $(wildcard .venv/.track),1)
 
 # Debian's names for what the tests use beside Python: a headless browser for the report, and a
 # Slurm whose nodes are namespaces.
@@ -52,9 +54,10 @@ endif
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA.'
+	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA,'
+	@echo 'TRACK=1 the clients of MLflow and Weights & Biases.'
 
-env: .venv/.package $(if $(GPU),.venv/.gpu) ## make .venv from requirements.txt, or bring it up to date
+env: .venv/.package $(if $(GPU),.venv/.gpu) $(if $(TRACK),.venv/.track) ## make .venv from requirements.txt, or bring it up to date
 
 run: env ## train and compare the four experiments; make run ARGS="--profile paper --dry-run"
 	@.venv/bin/python jobs/run_all.py $(ARGS)
@@ -78,7 +81,8 @@ lint: dev-env ## ruff and mypy alone
 
 lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=--upgrade takes the newest
 	@$(lock) pyproject.toml --output-file requirements.txt
-	@$(lock) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@printf 'mlflow-skinny\nwandb\n' | $(lock) - --constraint requirements.txt --output-file requirements-track.txt
+	@$(lock) --group dev --constraint requirements.txt --constraint requirements-track.txt --output-file requirements-dev.txt
 	@$(lock) --group bench --output-file requirements-bench.txt
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
 
@@ -114,6 +118,11 @@ dev-env: env .venv/.dev
 .venv/.gpu: .venv/.package requirements-gpu.txt
 	@$(began)
 	@$(locked) requirements-gpu.txt
+	@$(ended)
+
+.venv/.track: .venv/.package requirements-track.txt
+	@$(began)
+	@$(locked) requirements-track.txt
 	@$(ended)
 
 .venv/.dev: .venv/.package requirements-dev.txt

@@ -48,7 +48,7 @@ def test_an_unknown_command_gets_the_nearest_one() -> None:
         main(["reprot"], "tlcluster")
     assert str(caught.value) == (
         "reprot: no such command; did you mean report? allowed: run, run-one, check, tune, "
-        "ingest, report, verify, bench"
+        "ingest, report, verify, track, bench"
     )
 
 

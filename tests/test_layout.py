@@ -28,13 +28,14 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         TOP: "",
         "storage": "",
         "report": "storage",
+        "tracking": "storage report",
         "dataset": "storage",
         "checkup": "storage dataset",
         "training": "storage dataset checkup",
-        "orchestration": "storage dataset checkup training report",
-        "tuning": "storage dataset checkup training report orchestration",
-        "bench": "storage dataset checkup training report orchestration",
-        "commands": "storage dataset checkup training report orchestration tuning bench",
+        "orchestration": "storage dataset checkup training report tracking",
+        "tuning": "storage dataset checkup training report tracking orchestration",
+        "bench": "storage dataset checkup training report tracking orchestration",
+        "commands": "storage dataset checkup training report tracking orchestration tuning bench",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what
@@ -49,6 +50,8 @@ HOMES: Mapping[str, frozenset[str]] = {
     "boto3": frozenset({"storage", "bench"}),
     "botocore": frozenset({"storage"}),
     "s3transfer": frozenset({"storage"}),
+    "mlflow": frozenset({"tracking"}),
+    "wandb": frozenset({"tracking"}),
     "matplotlib": frozenset({"report"}),
     "sklearn": frozenset({"report"}),
     "scipy": frozenset({"report", "training"}),

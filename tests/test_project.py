@@ -25,7 +25,9 @@ MEGABYTE = 1_000_000
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES: list[str] = PYPROJECT["project"]["dependencies"]
-GPU: list[str] = PYPROJECT["project"]["optional-dependencies"]["gpu"]
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+GPU = EXTRAS["gpu"]
+TRACK = EXTRAS["mlflow"] + EXTRAS["wandb"]
 DEV: list[str] = PYPROJECT["dependency-groups"]["dev"]
 BENCH: list[str] = PYPROJECT["dependency-groups"]["bench"]
 BUILD: list[str] = PYPROJECT["build-system"]["requires"]
@@ -113,6 +115,7 @@ LOCKS = {
         "requirements-bench.txt",
         "requirements-dev.txt",
         "requirements-gpu.txt",
+        "requirements-track.txt",
     )
 }
 
@@ -124,18 +127,27 @@ LOCKS = {
         (BUILD, "requirements.txt"),  # `make env` builds without fetching anything
         (DEV, "requirements-dev.txt"),
         (GPU, "requirements-gpu.txt"),
+        (TRACK, "requirements-track.txt"),
         (BENCH, "requirements-bench.txt"),
     ],
-    ids=["dependencies", "build", "dev", "gpu", "bench"],
+    ids=["dependencies", "build", "dev", "gpu", "track", "bench"],
 )
 def test_a_lock_meets_what_pyproject_asks_for(requirements: list[str], lock: str) -> None:
     assert unmet(requirements, LOCKS[lock]) == []
 
 
-@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-gpu.txt"])
-def test_a_lock_on_top_changes_nothing_below(name: str) -> None:
-    below = {str(pin.requirement.name): set[Version]() for pin in LOCKS["requirements.txt"]}
-    for pin in LOCKS["requirements.txt"]:
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("requirements-dev.txt", "requirements.txt"),
+        ("requirements-gpu.txt", "requirements.txt"),
+        ("requirements-track.txt", "requirements.txt"),
+        ("requirements-dev.txt", "requirements-track.txt"),
+    ],
+)
+def test_a_lock_on_top_changes_nothing_below(name: str, base: str) -> None:
+    below = {str(pin.requirement.name): set[Version]() for pin in LOCKS[base]}
+    for pin in LOCKS[base]:
         below[pin.requirement.name].add(pin.version)
     for pin in LOCKS[name]:
         assert pin.version in below.get(pin.requirement.name, {pin.version}), str(pin.requirement)
@@ -189,6 +201,7 @@ BROUGHT = {
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "PIL": "pillow",
+    "mlflow": "mlflow-skinny",
     "streaming": "mosaicml-streaming",
     "yaml": "pyyaml",
 }
@@ -213,6 +226,7 @@ def libraries(source: str) -> set[str]:
     [
         ("tlcluster", DEPENDENCIES),
         ("tlcluster/bench", DEPENDENCIES + BENCH),
+        ("tlcluster/tracking", DEPENDENCIES + TRACK),
         ("jobs", DEPENDENCIES),
         ("tests", DEPENDENCIES + DEV),
     ],

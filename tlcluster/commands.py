@@ -5,6 +5,7 @@ were checked: Ray, TensorFlow and Matplotlib take seconds to import.
 """
 
 import itertools
+import math
 import os
 import shlex
 import time
@@ -181,6 +182,28 @@ def verify(argv: Sequence[str], typed: str) -> int:
     return FAILED if failed else OK
 
 
+def track(argv: Sequence[str], typed: str) -> int:
+    """Send a run's records to trackers."""
+    settings = parse(ReportSettings, typed, COMMANDS["track"].about, argv)
+    from tlcluster.report.runs import manifest_of, open_run
+    from tlcluster.tracking.process import sending
+    from tlcluster.tracking.trackers import asked, lacking
+
+    store = open_run(settings.run)
+    manifest_of(store)
+    trackers = asked(os.environ)
+    if not trackers:
+        raise UserError(
+            "no tracker is named: set MLFLOW_TRACKING_URI for MLflow, or WANDB_API_KEY or another "
+            "WANDB_ variable for Weights & Biases"
+        )
+    for tracker, variable in trackers.items():
+        if missing := lacking(tracker, variable):
+            raise UserError(missing)
+    with sending(store.url, None, os.environ, lambda line: print(printable(line))) as processes:
+        return OK if processes.finish(store.url, lambda: math.inf) else FAILED
+
+
 def bench(argv: Sequence[str], typed: str) -> int:
     """Measure tlcluster beside other libraries."""
     settings = parse(BenchSettings, typed, COMMANDS["bench"].about, argv)
@@ -227,6 +250,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "wrote. Needs neither TensorFlow nor Ray. Exit status: 0 if all that was checked "
             "holds, 1 if not; what does not is named.",
             verify,
+        ),
+        "track": Command(
+            "Send a run to MLflow (MLFLOW_TRACKING_URI) or Weights & Biases (WANDB_ variables), "
+            "from its records: the whole run, or what a tracker did not take while it went on. "
+            "What a tracker has is not sent again. Exit status: 0 if it has everything, else 1.",
+            track,
         ),
         "bench": Command("Measure tlcluster beside other libraries on this machine.", bench),
     }

@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from tlcluster.orchestration.manifest import (
 from tlcluster.orchestration.plan import show_plan
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.replicates import Replicate, flat
+from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
 from tlcluster.settings import RunSettings
@@ -33,6 +36,7 @@ from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.terminal import say
+from tlcluster.tracking.process import FINISH_SECONDS, STOPPED_SECONDS, sending
 
 MANIFEST_LOCK = ".manifest.lock"
 """Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
@@ -64,6 +68,8 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
     """
     began = time.monotonic()
     console = Console()
+    # Before the embedded store makes it point at itself.
+    environment = dict(os.environ)
     with contextlib.ExitStack() as stack:
         if settings.dry_run:
             show_plan(console, made_ready(settings, stack))
@@ -81,6 +87,8 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
             manifest = begun_manifest(ready, run, old, command)
             stack.enter_context(claimed(run, ready.replicates))
             write_manifest(run, manifest)
+        keys = frozenset(one.key for one in ready.replicates)
+        trackers = stack.enter_context(sending(run.url, keys, environment, partial(say, console)))
         driver = Driver(ready, manifest, output, run, console, started)
         with driver.stopping.heard():
             try:
@@ -88,12 +96,29 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
                 last = conclusion(driver, run, manifest, time.monotonic() - began)
             finally:
                 driver.leave()
+            trackers.finish(run.url, patience(driver.stopping, time.monotonic()))
     # After the block: Ray prints something when it ends, and this is the last line.
     say(console, last.line)
     statuses = set(driver.statuses.values())
     if "interrupted" in statuses and driver.stopping.first:
         return STATUS_OF_SIGNAL.get(driver.stopping.first.signal, cli.TERMINATED)
     return cli.FAILED if "failed" in statuses or not last.written else cli.OK
+
+
+def patience(stopping: StopRequests, ended: float) -> Callable[[], float]:
+    """Until when a run waits for its trackers, asked again and again.
+
+    Args:
+        stopping: who asked the run to stop, before its end or now.
+        ended: when it ended.
+    """
+
+    def until() -> float:
+        if stopping.first is None:
+            return ended + FINISH_SECONDS
+        return max(stopping.first.asked, ended) + STOPPED_SECONDS
+
+    return until
 
 
 class Conclusion(NamedTuple):
