@@ -48,6 +48,10 @@ DEFAULTS = {
 """Variables of the process, unless the user has set them."""
 
 
+WANDB_FOLDERS = ("WANDB_DIR", "WANDB_DATA_DIR")
+"""Variables with the folders of what Weights & Biases has not sent."""
+
+
 class _Process:
     """One process, which sends to one tracker."""
 
@@ -68,7 +72,7 @@ class _Process:
             env={
                 **DEFAULTS,
                 # Beside the records, if they are in a directory; else in the working folder.
-                **({} if "://" in order.run else {"WANDB_DIR": order.run}),
+                **({} if "://" in order.run else dict.fromkeys(WANDB_FOLDERS, order.run)),
                 **environment,
                 # This package, wherever the command was started.
                 "PYTHONPATH": os.pathsep.join(

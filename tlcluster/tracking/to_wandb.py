@@ -60,11 +60,13 @@ class Sink:
                 name=entry.name,
                 job_type=kind,
                 config={**entry.params, **entry.tags},
+                # They would be of the machine that sends.
+                settings=wandb.Settings(x_disable_stats=True),
             )
             self._runs[entry.id] = run
             # The step that comes next, 0 for a new run.
             self._logged[entry.id] = run.step - 1 if run.resumed else 0
-            self.place = run.url or f"{run.dir}"
+            self.place = run.url or f"written to {Path(run.dir).parents[1]}, for `wandb sync`"
         run.config.update({**entry.params, **entry.tags}, allow_val_change=True)
         return run
 

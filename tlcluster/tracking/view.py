@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tlcluster.records import (
     CONFIG,
     EPOCHS,
+    PAGE,
     PREDICTIONS,
     REPORT,
     RESULT,
@@ -14,7 +15,6 @@ from tlcluster.records import (
 )
 from tlcluster.report.reading import DamagedRecord
 from tlcluster.report.runs import manifest_of, read_replicate
-from tlcluster.report.write import INDEX
 from tlcluster.storage.protocol import Store
 from tlcluster.tracking.entry import Entry, replicate_entry, whole
 
@@ -71,7 +71,7 @@ class View:
     def report(self) -> Mapping[str, bytes]:
         """The files of the report, by their names; none if it was not written to its end."""
         keys = [item.key for item in self._run.list(f"{REPORT}/")]
-        if INDEX not in keys:
+        if PAGE not in keys:
             return {}
         return {key.removeprefix(f"{REPORT}/"): self._run.get(key) for key in keys}
 
