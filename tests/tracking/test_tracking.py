@@ -21,6 +21,8 @@ from fake_run import (
     write_run,
 )
 
+from tlcluster import commands
+from tlcluster.errors import UserError
 from tlcluster.orchestration.state import Stop
 from tlcluster.orchestration.stopping import SIGNALS, StopRequests
 from tlcluster.orchestration.suite import patience
@@ -495,6 +497,19 @@ def test_a_tracker_that_cannot_be_asked_costs_a_line(
         assert trackers.finish(store.url, lambda: 0.0)
     assert len(said) == 1
     assert said[0].startswith("MLFLOW_TRACKING_URI is set, but no_such_library is not installed")
+
+
+def test_the_command_says_what_to_set_and_what_is_no_run(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="no tracker is named: set MLFLOW_TRACKING_URI for MLflow"):
+        commands.track(["--run", store.url], "track")
+    with pytest.raises(UserError, match="no such directory"):
+        commands.track(["--run", str(tmp_path / "absent")], "track")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="mlflow is not installed"):
+        commands.track(["--run", store.url], "track")
 
 
 def test_a_run_that_was_asked_to_stop_waits_less() -> None:
