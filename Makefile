@@ -10,6 +10,8 @@ ARGS ?=
 GPU ?= $(if $(wildcard .venv/.gpu),1)
 # EXPORT=1 adds what writes and runs ONNX, and what runs LiteRT.
 EXPORT ?= $(if $(wildcard .venv/.export),1)
+# TRACK=1 adds the clients of MLflow and Weights & Biases, in the same way.
+TRACK ?= $(if $(wildcard .venv/.track),1)
 
 # Debian's names for what the tests use beside Python: a headless browser for the report, and a
 # Slurm whose nodes are namespaces.
@@ -54,9 +56,10 @@ endif
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA, EXPORT=1 ONNX.'
+	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA, EXPORT=1'
+	@echo 'ONNX and LiteRT, TRACK=1 the clients of MLflow and Weights & Biases.'
 
-env: .venv/.package $(if $(GPU),.venv/.gpu) $(if $(EXPORT),.venv/.export) ## make .venv from requirements.txt, or bring it up to date
+env: .venv/.package $(if $(GPU),.venv/.gpu) $(if $(EXPORT),.venv/.export) $(if $(TRACK),.venv/.track) ## make .venv from requirements.txt, or bring it up to date
 
 run: env ## train and compare the four experiments; make run ARGS="--profile paper --dry-run"
 	@.venv/bin/python jobs/run_all.py $(ARGS)
@@ -80,10 +83,11 @@ lint: dev-env ## ruff and mypy alone
 
 lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=--upgrade takes the newest
 	@$(lock) pyproject.toml --output-file requirements.txt
-	@$(lock) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@printf 'mlflow-skinny\nwandb\n' | $(lock) - --constraint requirements.txt --output-file requirements-track.txt
+	@.venv/bin/python -c '$(extras)' | $(lock) - --constraint requirements.txt --constraint requirements-track.txt --output-file requirements-export.txt
+	@$(lock) --group dev $(foreach other,requirements requirements-track requirements-export,--constraint $(other).txt) --output-file requirements-dev.txt
 	@$(lock) --group bench --output-file requirements-bench.txt
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
-	@.venv/bin/python -c '$(extras)' | $(lock) - --constraint requirements.txt --output-file requirements-export.txt
 
 clean: ## remove .venv and what tools leave behind; runs/ stays
 	@rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -124,6 +128,11 @@ dev-env: env .venv/.dev .venv/.export
 .venv/.export: .venv/.package requirements-export.txt
 	@$(began)
 	@$(locked) requirements-export.txt
+	@$(ended)
+
+.venv/.track: .venv/.package requirements-track.txt
+	@$(began)
+	@$(locked) requirements-track.txt
 	@$(ended)
 
 .venv/.dev: .venv/.package requirements-dev.txt

@@ -65,6 +65,15 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def untracked() -> Iterator[None]:
+    """No run of a test goes to the account's trackers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_", "WANDB_"))]:
+            patch.delenv(name)
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[EmbeddedStore]:
     """A real S3 server, SeaweedFS; this process's environment points at it until the end."""

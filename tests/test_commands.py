@@ -48,7 +48,7 @@ def test_an_unknown_command_gets_the_nearest_one() -> None:
         main(["verfiy"], "tlcluster")
     assert str(caught.value) == (
         "verfiy: no such command; did you mean verify? allowed: run, run-one, check, tune, "
-        "ingest, audit, report, verify, compare, export, predict, bench"
+        "ingest, audit, report, verify, compare, track, export, predict, bench"
     )
 
 

@@ -876,11 +876,12 @@ def test_the_base_is_an_exact_version_of_a_python_that_the_project_supports() ->
 
 def test_all_packages_come_from_the_locks_and_are_checked() -> None:
     installs = [step.text for step in STEPS if "pip install" in step.text]
-    assert len(installs) == 2
-    for install, lock in zip(installs, ("requirements.txt", "requirements-gpu.txt"), strict=True):
+    locks = ("requirements.txt", "requirements-gpu.txt", "requirements-track.txt")
+    for install, lock in zip(installs, locks, strict=True):
         assert "--require-hashes --only-binary :all:" in install
         assert f"--requirement /opt/tlcluster/{lock}" in install
     assert installs[1].startswith('if [ -n "${GPU}" ]')
+    assert installs[2].startswith('if [ -n "${TRACK}" ]')
 
 
 def test_a_changed_line_of_code_rebuilds_no_package() -> None:

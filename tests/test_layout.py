@@ -28,17 +28,18 @@ ALLOWED: Mapping[str, frozenset[str]] = {
         TOP: "",
         "storage": "",
         "report": "storage",
+        "tracking": "storage report",
         "audit": "storage dataset report",
         "comparison": "storage report",
         "dataset": "storage",
         "checkup": "storage dataset",
         "training": "storage dataset checkup",
-        "orchestration": "storage dataset checkup training report",
-        "tuning": "storage dataset checkup training report orchestration",
+        "orchestration": "storage dataset checkup training report tracking",
+        "tuning": "storage dataset checkup training report tracking orchestration",
         "export": "storage dataset checkup training report",
-        "bench": "storage dataset checkup training report orchestration",
-        "commands": "storage dataset checkup training report orchestration tuning export bench "
-        "comparison audit",
+        "bench": "storage dataset checkup training report tracking orchestration",
+        "commands": "storage dataset checkup training report tracking orchestration tuning export "
+        "bench comparison audit",
     }.items()
 }
 """Room → the rooms that its modules may import. `TOP` is what lies in no room; `commands` is what
@@ -53,6 +54,8 @@ HOMES: Mapping[str, frozenset[str]] = {
     "boto3": frozenset({"storage", "bench"}),
     "botocore": frozenset({"storage"}),
     "s3transfer": frozenset({"storage"}),
+    "mlflow": frozenset({"tracking"}),
+    "wandb": frozenset({"tracking"}),
     "matplotlib": frozenset({"report"}),
     "sklearn": frozenset({"report"}),
     "scipy": frozenset({"report", "training"}),

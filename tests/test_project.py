@@ -27,12 +27,10 @@ MEGABYTE = 1_000_000
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES: list[str] = PYPROJECT["project"]["dependencies"]
-GPU: list[str] = PYPROJECT["project"]["optional-dependencies"]["gpu"]
-EXPORT: list[str] = [
-    requirement
-    for extra in ("onnx", "litert")
-    for requirement in PYPROJECT["project"]["optional-dependencies"][extra]
-]
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+GPU = EXTRAS["gpu"]
+EXPORT = EXTRAS["onnx"] + EXTRAS["litert"]
+TRACK = EXTRAS["mlflow"] + EXTRAS["wandb"]
 DEV: list[str] = PYPROJECT["dependency-groups"]["dev"]
 BENCH: list[str] = PYPROJECT["dependency-groups"]["bench"]
 BUILD: list[str] = PYPROJECT["build-system"]["requires"]
@@ -121,6 +119,7 @@ LOCKS = {
         "requirements-dev.txt",
         "requirements-export.txt",
         "requirements-gpu.txt",
+        "requirements-track.txt",
     )
 }
 
@@ -133,20 +132,30 @@ LOCKS = {
         (DEV, "requirements-dev.txt"),
         (EXPORT, "requirements-export.txt"),
         (GPU, "requirements-gpu.txt"),
+        (TRACK, "requirements-track.txt"),
         (BENCH, "requirements-bench.txt"),
     ],
-    ids=["dependencies", "build", "dev", "export", "gpu", "bench"],
+    ids=["dependencies", "build", "dev", "export", "gpu", "track", "bench"],
 )
 def test_a_lock_meets_what_pyproject_asks_for(requirements: list[str], lock: str) -> None:
     assert unmet(requirements, LOCKS[lock]) == []
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements-dev.txt", "requirements-export.txt", "requirements-gpu.txt"]
+    ("name", "base"),
+    [
+        ("requirements-dev.txt", "requirements.txt"),
+        ("requirements-export.txt", "requirements.txt"),
+        ("requirements-gpu.txt", "requirements.txt"),
+        ("requirements-track.txt", "requirements.txt"),
+        ("requirements-dev.txt", "requirements-track.txt"),
+        ("requirements-dev.txt", "requirements-export.txt"),
+        ("requirements-export.txt", "requirements-track.txt"),
+    ],
 )
-def test_a_lock_on_top_changes_nothing_below(name: str) -> None:
-    below = {str(pin.requirement.name): set[Version]() for pin in LOCKS["requirements.txt"]}
-    for pin in LOCKS["requirements.txt"]:
+def test_a_lock_on_top_changes_nothing_below(name: str, base: str) -> None:
+    below = {str(pin.requirement.name): set[Version]() for pin in LOCKS[base]}
+    for pin in LOCKS[base]:
         below[pin.requirement.name].add(pin.version)
     for pin in LOCKS[name]:
         assert pin.version in below.get(pin.requirement.name, {pin.version}), str(pin.requirement)
@@ -225,6 +234,7 @@ BROUGHT = {
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "PIL": "pillow",
+    "mlflow": "mlflow-skinny",
     "streaming": "mosaicml-streaming",
     "yaml": "pyyaml",
 }
@@ -249,6 +259,7 @@ def libraries(source: str) -> set[str]:
     [
         ("tlcluster", DEPENDENCIES),
         ("tlcluster/bench", DEPENDENCIES + BENCH),
+        ("tlcluster/tracking", DEPENDENCIES + TRACK),
         ("jobs", DEPENDENCIES),
         ("tests", DEPENDENCIES + DEV),
     ],

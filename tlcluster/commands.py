@@ -5,6 +5,7 @@ were checked: Ray, TensorFlow and Matplotlib take seconds to import.
 """
 
 import itertools
+import math
 import os
 import shlex
 import time
@@ -29,6 +30,7 @@ from tlcluster.settings import (
     PredictSettings,
     ReportSettings,
     RunSettings,
+    TrackSettings,
     TuneSettings,
     VerifySettings,
 )
@@ -262,6 +264,28 @@ def compare(argv: Sequence[str], typed: str) -> int:
     return OK
 
 
+def track(argv: Sequence[str], typed: str) -> int:
+    """Send a run's records to trackers."""
+    settings = parse(TrackSettings, typed, COMMANDS["track"].about, argv)
+    from tlcluster.report.runs import manifest_of, open_run
+    from tlcluster.tracking.process import sending
+    from tlcluster.tracking.trackers import asked, lacking
+
+    store = open_run(settings.run)
+    manifest_of(store)
+    trackers = asked(os.environ)
+    if not trackers:
+        raise UserError(
+            "no tracker is named: set MLFLOW_TRACKING_URI for MLflow, or WANDB_API_KEY or another "
+            "WANDB_ variable for Weights & Biases"
+        )
+    for tracker, variable in trackers.items():
+        if missing := lacking(tracker, variable):
+            raise UserError(missing)
+    with sending(store.url, None, os.environ, lambda line: print(printable(line))) as processes:
+        return OK if processes.finish(store.url, lambda: math.inf) else FAILED
+
+
 def export(argv: Sequence[str], typed: str) -> int:
     """Write the model of an experiment for other programs."""
     settings = parse(ExportSettings, typed, COMMANDS["export"].about, argv)
@@ -350,6 +374,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "same test images have. Needs neither TensorFlow nor Ray. The last line is the path "
             "of the page.",
             compare,
+        ),
+        "track": Command(
+            "Send a run to MLflow (MLFLOW_TRACKING_URI) or Weights & Biases (WANDB_ variables), "
+            "from its records: the whole run, or what a tracker did not take while it went on. "
+            "What a tracker has is not sent again. Exit status: 0 if it has everything, else 1.",
+            track,
         ),
         "export": Command(
             "Write the model of a finished experiment for other programs: images in, "

@@ -544,7 +544,7 @@ class AuditSettings(BaseModel):
 
 
 class _OfRun(BaseModel):
-    """The flags that name a run and its data set."""
+    """The flag that names a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -552,6 +552,15 @@ class _OfRun(BaseModel):
         description="folder of the run, OUTPUT/RUN-NAME: a directory or s3://BUCKET/PREFIX",
         json_schema_extra={"metavar": "URL"},
     )
+
+
+class TrackSettings(_OfRun):
+    """The flags of `track`."""
+
+
+class _OfRunAndData(_OfRun):
+    """The flags that name a run and its data set."""
+
     store: str | None = Field(
         None,
         description="the data set that the run was trained on: s3://BUCKET/PREFIX or a directory; "
@@ -560,7 +569,7 @@ class _OfRun(BaseModel):
     )
 
 
-class ReportSettings(_OfRun):
+class ReportSettings(_OfRunAndData):
     """The flags of `report`."""
 
     audit: str | None = Field(
@@ -572,7 +581,7 @@ class ReportSettings(_OfRun):
     )
 
 
-class VerifySettings(_OfRun):
+class VerifySettings(_OfRunAndData):
     """The flags of `verify`."""
 
     store: str | None = Field(
@@ -611,7 +620,7 @@ EXPORT_FORMATS = ("keras", "saved-model", "onnx", "onnx-int8", "litert")
 """Formats of exported models; see `tlcluster.export.formats`."""
 
 
-class ExportSettings(_OfRun):
+class ExportSettings(_OfRunAndData):
     """The flags of `export`."""
 
     experiment: str = Field(

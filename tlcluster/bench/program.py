@@ -18,8 +18,13 @@ from tlcluster.paths import CHECKOUT, IN_CHECKOUT
 
 PACKAGE = Path(tlcluster.__file__).resolve().parent
 
-_OURS = {"PYTHONPATH": str(CHECKOUT)} if IN_CHECKOUT else {}
-"""A checkout measures its own code, whatever is installed."""
+_OURS = {
+    # A checkout measures its own code, whatever is installed.
+    **({"PYTHONPATH": str(CHECKOUT)} if IN_CHECKOUT else {}),
+    # What is measured is no run that anybody tracks.
+    "MLFLOW_TRACKING_URI": "",
+    "WANDB_MODE": "disabled",
+}
 
 
 class Answer(NamedTuple):

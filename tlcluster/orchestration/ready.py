@@ -69,6 +69,13 @@ class Ready:
         only = self.settings.only_seed
         return replicates(self.experiments, self.seeds, only, self.counts)
 
+    @property
+    def possible_keys(self) -> frozenset[str]:
+        """The keys of all that may be trained, also after further looks of `--resolve`."""
+        settings = self.settings
+        found = replicates(self.experiments, settings.possible_seeds, settings.only_seed)
+        return frozenset(one.key for one in found)
+
     def going_on(self, old: RunManifest | None) -> "Ready":
         """The same for a run that exists: with its number of threads, unless another is asked for.
 

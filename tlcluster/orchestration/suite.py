@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from tlcluster.orchestration.manifest import (
 from tlcluster.orchestration.plan import show_plan
 from tlcluster.orchestration.ready import Ready, made_ready
 from tlcluster.orchestration.replicates import Replicate, flat
+from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.records import RESULT, RunManifest, RunStatus
 from tlcluster.report import write as report
 from tlcluster.report.leakage import adopted
@@ -41,6 +43,7 @@ from tlcluster.storage.locks import LockTaken, process_lock
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 from tlcluster.terminal import say
+from tlcluster.tracking.process import FINISH_SECONDS, STOPPED_SECONDS, Sending, sending
 
 MANIFEST_LOCK = ".manifest.lock"
 """Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
@@ -72,6 +75,8 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
     """
     began = time.monotonic()
     console = Console()
+    # Before the embedded store makes it point at itself.
+    environment = dict(os.environ)
     with contextlib.ExitStack() as stack:
         if settings.dry_run:
             show_plan(console, made_ready(settings, stack))
@@ -85,6 +90,7 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
         run = stack.enter_context(opened_output(run_url))
         look: Ready | None = ready
         ours: list[Replicate] = []
+        trackers: Sending | None = None
         while look is not None:
             with held(run, MANIFEST_LOCK, wait=True):
                 old = read_manifest(run)
@@ -94,6 +100,9 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
                 stack.enter_context(claimed(run, new))
                 ours += new
                 write_manifest(run, manifest)
+            if trackers is None:
+                sent = sending(run.url, ready.possible_keys, environment, partial(say, console))
+                trackers = stack.enter_context(sent)
             driver = Driver(ready, manifest, output, run, console, started)
             with driver.stopping.heard():
                 try:
@@ -108,6 +117,8 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
                         last = conclusion(driver, run, manifest, seconds, pictures, data)
                 finally:
                     driver.leave()
+                if look is None:
+                    trackers.finish(run.url, patience(driver.stopping, time.monotonic()))
     # After the block: Ray prints something when it ends, and this is the last line.
     say(console, last.line)
     statuses = set(driver.statuses.values())
@@ -124,6 +135,22 @@ def further_look(driver: Driver, ready: Ready, run: Store) -> Ready | None:
         return next_look(ready, run)
     except StoreUnavailable:
         return None  # the conclusion meets it too, and says so
+
+
+def patience(stopping: StopRequests, ended: float) -> Callable[[], float]:
+    """Until when a run waits for its trackers, asked again and again.
+
+    Args:
+        stopping: who asked the run to stop, before its end or now.
+        ended: when it ended.
+    """
+
+    def until() -> float:
+        if stopping.first is None:
+            return ended + FINISH_SECONDS
+        return max(stopping.first.asked, ended) + STOPPED_SECONDS
+
+    return until
 
 
 class Conclusion(NamedTuple):

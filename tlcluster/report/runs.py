@@ -127,7 +127,9 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
     """A run, see `read_run`, with its answers; None if nothing was tested."""
     manifest = manifest_of(store, prefix)
     first = manifest.seed
-    firsts = {name: _read(store, prefix, manifest, name, first) for name in manifest.experiments}
+    firsts = {
+        name: read_replicate(store, prefix, manifest, name, first) for name in manifest.experiments
+    }
     predictions = {name: told for name, (_, told) in firsts.items() if told is not None}
     # First of all, because it checks that the experiments were tested on the same images.
     comparisons = compare(predictions)
@@ -208,7 +210,7 @@ def _read_other(
         tested: predictions for the images that it must have been tested on; None if there are none.
     """
     try:
-        replicate, told = _read(store, prefix, manifest, name, seed)
+        replicate, told = read_replicate(store, prefix, manifest, name, seed)
     except DamagedRecord as error:
         # Without the run's place: the same records make the same report wherever they are.
         why = str(error).removeprefix(f"{store.url}/{prefix}")
@@ -221,9 +223,21 @@ def _read_other(
     return replicate._replace(status="damaged", result=result, metrics=None), None
 
 
-def _read(
+def read_replicate(
     store: Store, run_prefix: str, manifest: RunManifest, name: str, seed: int
 ) -> tuple[Replicate, Predictions | None]:
+    """One training, and its predictions if it was tested.
+
+    Args:
+        store: holds the run.
+        run_prefix: what the run's keys begin with.
+        manifest: of the run.
+        name: of the experiment.
+        seed: one of the run's.
+
+    Raises:
+        DamagedRecord: a record cannot be used.
+    """
     folder = records.replicate_folder(name, seed, manifest.seed)
     prefix = f"{run_prefix}{folder}/"
     config = read_record(ExperimentConfig, store, prefix + records.CONFIG)

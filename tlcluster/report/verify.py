@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tlcluster import records
 from tlcluster.leakage import AUDIT
-from tlcluster.records import ExperimentResult
+from tlcluster.records import PAGE, ExperimentResult
 from tlcluster.report.figures.draw import draw_figures
 from tlcluster.report.formats import shorten
 from tlcluster.report.page import render_page
@@ -32,7 +32,7 @@ from tlcluster.report.pictures import (
 from tlcluster.report.reading import DamagedRecord, read_predictions, read_record
 from tlcluster.report.runs import read_run
 from tlcluster.report.trained import Run
-from tlcluster.report.write import INDEX, tables
+from tlcluster.report.write import tables
 from tlcluster.storage.protocol import LARGEST, ObjectMissing, ObjectTooLarge, Store
 
 Verdict = Literal["holds", "FAILS", "not checked"]
@@ -167,7 +167,7 @@ def _pixels(pictures: Pictures, look: Look | None) -> Claim:
 
 def _page(store: Store, ours: str) -> Claim:
     """Whether the page says what follows from the records, in its pictures too."""
-    return _same_text(store, INDEX, f"{INDEX} says what the records say", ours, _of_lines)
+    return _same_text(store, PAGE, f"{PAGE} says what the records say", ours, _of_lines)
 
 
 def _same_text(

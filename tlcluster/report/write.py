@@ -26,8 +26,6 @@ from tlcluster.report.tables import (
 from tlcluster.report.trained import Run
 from tlcluster.storage.protocol import Store
 
-INDEX = f"{records.REPORT}/index.html"
-
 
 def write_report(store: Store, run_prefix: str = "", look: Look | None = None) -> str:
     """Write the report of a run, finished or not, beside its records.
@@ -60,8 +58,8 @@ def write_report(store: Store, run_prefix: str = "", look: Look | None = None) -
     for figure in figures.values():
         store.put(f"{folder}{figure.name}.svg", figure.svg)
         store.put(f"{folder}{figure.name}.png", figure.png)
-    store.put(run_prefix + INDEX, render_page(run, figures, pictures).encode())
-    return run_prefix + INDEX
+    store.put(run_prefix + records.PAGE, render_page(run, figures, pictures).encode())
+    return run_prefix + records.PAGE
 
 
 def tables(run: Run) -> Mapping[str, str]:
