@@ -1,9 +1,12 @@
 """Where a training stands: sums over steps, the best epoch, and the end."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tlcluster.errors import UserError
 from tlcluster.training.schedule import Schedule
 from tlcluster.training.state import (
     Scores,
@@ -43,6 +46,17 @@ def test_steps_add_up_in_whatever_calls_they_come() -> None:
     sums = StepSums(2.5, 3, 10, 0)
     state = after_steps(after_steps(TrainingState(), 1, sums, 0.5), 8, sums, 1.5)
     assert state == TrainingState(step=9, loss_sum=5.0, correct=6, rows=20, train_seconds=2.0)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_training_and_says_where(loss: float) -> None:
+    before = TrainingState(epoch=3, step=8)
+    with pytest.raises(UserError) as caught:
+        after_steps(before, 4, StepSums(loss, 3, 10, 0), 0.5)
+    assert str(caught.value) == (
+        f"the loss became {loss} in step 9 to 12 of epoch 3: the training diverged; give it a "
+        "smaller learning_rate or clip_norm, --set NAME.learning_rate=1e-4"
+    )
 
 
 def test_an_epoch_record_holds_the_means_of_the_epoch() -> None:

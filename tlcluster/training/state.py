@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from tlcluster.errors import UserError
 from tlcluster.records import EpochRecord, Record
 from tlcluster.training.progress import Phase, Progress
 from tlcluster.training.schedule import Schedule
@@ -82,7 +83,17 @@ def is_over(state: TrainingState, schedule: Schedule) -> bool:
 
 
 def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float) -> TrainingState:
-    """The state when `steps` more steps are done, which took `seconds`."""
+    """The state when `steps` more steps are done, which took `seconds`.
+
+    Raises:
+        UserError: the loss is no number any more. Further steps cannot change that.
+    """
+    if not math.isfinite(sums.loss):
+        raise UserError(
+            f"the loss became {sums.loss} in step {state.step + 1} to {state.step + steps} of "
+            f"epoch {state.epoch}: the training diverged; give it a smaller learning_rate or "
+            "clip_norm, --set NAME.learning_rate=1e-4"
+        )
     return state.model_copy(
         update={
             "step": state.step + steps,

@@ -9,6 +9,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
+from tlcluster.errors import UserError
 from tlcluster.orchestration.admission import Admission
 from tlcluster.orchestration.environment import replaced
 from tlcluster.tuning.records import Planned
@@ -18,6 +19,8 @@ from tlcluster.tuning.workers import Group, Order, TrialWorker
 METRIC = "best_accuracy"
 """Best validation accuracy so far."""
 EPOCH = "epoch"
+REFUSED = "refused"
+"""Why a trial cannot be trained, if a person would have to change something."""
 
 REDUCTION = 3
 """ASHA lets the best third go on at each of its looks."""
@@ -47,9 +50,18 @@ class TrialProcess(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         # `step` begins it. Of an exception in there, Tune keeps the exception, not a long text.
         self._next: Planned | None = Planned(**new_config)
+        self._last: dict[str, Any] = {METRIC: 0.0}
         return True
 
     def step(self) -> dict[str, Any]:
+        try:
+            self._last = self._epoch()
+        except UserError as error:
+            # To Tune, an exception is something to try again; this one would come again.
+            return {**self._last, REFUSED: str(error), "done": True}
+        return self._last
+
+    def _epoch(self) -> dict[str, Any]:
         if self._next is not None:
             self._workers.begin(self._next)
             self._next = None

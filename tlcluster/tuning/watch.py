@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 
 from tlcluster.orchestration.attempt import LONGEST_REASON
-from tlcluster.tuning.ray_tune import EPOCH, NotSaved
+from tlcluster.tuning.ray_tune import EPOCH, REFUSED, NotSaved
 from tlcluster.tuning.records import Planned, TrialRecord
 from tlcluster.tuning.space import Value
 
@@ -56,7 +56,11 @@ class Watch(NotSaved, tune.Callback):
         )
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
-        over = bool((trial.last_result or {}).get("over"))
+        last = trial.last_result or {}
+        if REFUSED in last:
+            self._update(trial, status="failed", error=last[REFUSED][:LONGEST_REASON], write=True)
+            return
+        over = bool(last.get("over"))
         self._update(trial, status="finished" if over else "stopped", write=True)
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
