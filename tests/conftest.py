@@ -17,6 +17,7 @@ import hypothesis
 import numpy as np
 import pytest
 from browsing import chromium
+from fault_table import TABLE, markdown
 from selenium import webdriver
 
 from tlcluster.dataset.ingest import ingest
@@ -48,6 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     clusters = {item.path for item in items if item.get_closest_marker("cluster")}
     items.sort(key=lambda item: item.path not in clusters)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After drills, print what they have found out."""
+    if TABLE:
+        terminalreporter.section("faults")
+        for line in markdown(TABLE):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@ are those of a run that met none. `make drill` prints the table, and `docs/fault
 """
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import faulty_s3
 import pytest
 from drill import TRAINED, Drill, stop
+from fault_table import TABLE, Row
 from faulty_s3 import Fault, FaultyS3
 from real_run import Command, kill
 
@@ -192,38 +194,6 @@ CASES = (
 )  # fmt: skip
 
 
-DIVERGES = ("--set", f"{TRAINED}.learning_rate=1e30")
-
-
-class Row(NamedTuple):
-    """A line of the table."""
-
-    fault: str
-    happened: str
-    repeated: int
-    lost: float
-    same: bool
-
-
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[Row]]:
-    """What is printed at the end."""
-    rows: list[Row] = []
-    yield rows
-    lines = [
-        "| fault | what happened | steps trained twice | seconds lost | same results |",
-        "|---|---|---:|---:|---|",
-        *(
-            f"| {row.fault} | {row.happened} | {row.repeated} | {row.lost:.0f} "
-            f"| {'yes' if row.same else 'no'} |"
-            for row in rows
-        ),
-    ]
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print("\n\n" + "\n".join(lines) + "\n")
-
-
 @pytest.fixture(scope="module")
 def data(s3: EmbeddedStore, small_cinic: Path) -> Store:
     """200 images a split in four shards, in S3."""
@@ -262,7 +232,6 @@ def test_a_run_that_meets_a_fault_ends_with_the_results_of_one_that_met_none(
     data: Store,
     proxy: FaultyS3,
     undisturbed: Undisturbed,
-    table: list[Row],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     drill = Drill(tmp_path_factory.mktemp("drill"), data, proxy)
@@ -279,7 +248,7 @@ def test_a_run_that_meets_a_fault_ends_with_the_results_of_one_that_met_none(
     assert "Traceback" not in drill.said
     same = drill.results() == undisturbed.results
     row = Row(case.what, happened(drill), drill.repeated, drill.seconds - undisturbed.seconds, same)
-    table.append(row)
+    TABLE.append(row)
     assert same, row
 
 
@@ -292,3 +261,21 @@ def happened(drill: Drill) -> str:
     if interrupted:
         return f"ended with status {interrupted[0]}; the same command went on"
     return what
+
+
+def test_a_loss_that_is_no_number_fails_at_once_and_is_not_tried_again(
+    data: Store, proxy: FaultyS3, undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    drill = Drill(tmp_path_factory.mktemp("drill"), data, proxy)
+    began = time.monotonic()
+    with drill.command("--set", f"{TRAINED}.learning_rate=1e30") as command:
+        assert drill.ended(command, began) == 1, drill.said
+    failed = drill.result()
+    assert (failed.status, failed.attempts) == ("failed", 1)
+    assert failed.error is not None
+    assert re.match(r"the loss became (nan|inf) in step \d+ to \d+ of epoch 1: ", failed.error)
+    assert "Traceback" not in drill.said
+    lost = drill.seconds - undisturbed.seconds
+    TABLE.append(
+        Row("the loss is no number", "failed at once, with its steps", drill.repeated, lost, None)
+    )
