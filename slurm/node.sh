@@ -14,8 +14,9 @@ source slurm/site.sh
 address=$1 port=$2 folder=$3 patience=$4 megabytes=$5
 
 # Ray gives up a process that needs more than 15 seconds to import its modules, as one may on a node
-# whose file system is busy or has not read them yet. The next try finds them in memory.
-tries=3
+# whose file system is busy or has not read them yet. The next try finds them in memory. So what ends
+# late is tried again for as long as nodes are waited for; what ends at once, as often as `tries` says.
+tries=3 late=10
 ray=
 
 ended() {
@@ -88,11 +89,12 @@ else
 fi
 
 said=$folder/start.out
-for ((left = tries - 1; left >= 0; left--)); do
+while :; do
   until ((SLURM_NODEID == 0)) || (: >"/dev/tcp/$address/$port") 2>/dev/null; do
     ((SECONDS < patience)) || exit 1
     sleep 0.2
   done
+  began=$SECONDS
   "${start[@]}" </dev/null >"$said" 2>&1 &
   ray=$!
   # The batch script closes its end, or is gone.
@@ -101,7 +103,8 @@ for ((left = tries - 1; left >= 0; left--)); do
   wait "$ray" || true
   kill "$input" 2>/dev/null || exit 0
   why="$(grep -v '^$' "$said" | tail -n 1)"
-  if ((left == 0 || SECONDS >= patience)) || grep -q "Ray runtime started" "$said"; then
+  ((SECONDS - began >= late)) || tries=$((tries - 1))
+  if ((tries == 0 || SECONDS >= patience)) || grep -q "Ray runtime started" "$said"; then
     echo "error: $(hostname): Ray has ended: $why" >&2
     exit 1
   fi

@@ -80,8 +80,9 @@ def recipe(lab: Lab, shared: Path, small_cinic: Path) -> dict[str, str]:
         ("--gpus-per-node 4", "--gpus-per-node 1"),
         ("--cpus-per-gpu 8", "--cpus-per-gpu 3"),
         ("--mem-per-gpu 32G", "--mem-per-gpu 8G"),
-        ("slurm/run_all.sbatch", "slurm/run_all.sbatch --experiments frozen"),
-        ("slurm/run_one.sbatch", "--array 0,1 slurm/run_one.sbatch"),
+        # Ray gives up what four of its nodes at once start too slowly on a small machine.
+        ("slurm/run_all.sbatch", "--wait slurm/run_all.sbatch --experiments frozen"),
+        ("slurm/run_one.sbatch", f"--array 0,1 --nodelist {NODES[0]} slurm/run_one.sbatch"),
     ):
         assert old in block
         block = block.replace(old, new)
@@ -163,11 +164,10 @@ def test_the_report_waits_for_all_tasks(lab: Lab, shared: Path, recipe: dict[str
 
 
 def test_two_jobs_ran_on_one_node_at_the_same_time(lab: Lab, recipe: dict[str, str]) -> None:
-    whole = lab.job(recipe["all"])
-    for task in (lab.job(recipe["frozen"]), lab.job(recipe["augmented"])):
-        assert task.nodes in NODES
-        assert task.start < whole.end
-        assert whole.start < task.end
+    one, other = lab.job(recipe["frozen"]), lab.job(recipe["augmented"])
+    assert one.nodes == other.nodes == NODES[0]
+    assert one.start < other.end
+    assert other.start < one.end
 
 
 def test_check_looks_at_every_node_of_a_job(lab: Lab, shared: Path, store: Path) -> None:

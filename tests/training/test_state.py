@@ -92,8 +92,8 @@ def test_training_stops_at_the_patience_after_the_first_of_the_best_epochs(
     assert is_over(state, SCHEDULE) or len(seen) == len(accuracies)
 
 
-def test_a_loss_that_is_no_number_decides_nothing() -> None:
-    state = after_steps(TrainingState(), 4, StepSums(float("nan"), 20, 200, 0), 2.0)
+def test_a_loss_in_validation_that_is_no_number_decides_nothing() -> None:
+    state = after_steps(TrainingState(), 4, StepSums(230.0, 20, 200, 0), 2.0)
     state = after_epoch(state, Scores(float("nan"), 10, 100), SCHEDULE, validation_seconds=0.5)
     assert state.improved
     assert state.best_accuracy == 0.1

@@ -1,6 +1,8 @@
 """Live curves for TensorBoard, in the run's folder."""
 
+import contextlib
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tlcluster.records import TENSORBOARD, EpochRecord
 from tlcluster.storage.protocol import Store
+from tlcluster.storage.scratch import scratch_folder
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "images_per_second")
 
@@ -32,9 +35,11 @@ class Events:
         self._run = run
         self._folder = None if "://" in run.url else Path(run.url)
         # TensorFlow writes to local files only.
-        self._local = tempfile.TemporaryDirectory(prefix="tlcluster-events-")
-        self._writer = tf.summary.create_file_writer(self._local.name)
-        (self._new,) = Path(self._local.name).iterdir()
+        opened = contextlib.ExitStack()
+        scratch = opened.enter_context(scratch_folder("events", Path(tempfile.gettempdir())))
+        weakref.finalize(self, opened.close)
+        self._writer = tf.summary.create_file_writer(str(scratch / "new"))
+        (self._new,) = (scratch / "new").iterdir()
         self._key = f"{folder}/{TENSORBOARD}/{self._new.name}"
         self._earlier, self._written = b"", 0
         """Content from an earlier attempt, and the number of epochs in the file."""
