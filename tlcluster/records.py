@@ -100,6 +100,10 @@ class EpochRecord(Record):
     learning_rate: float
     """Of its last step."""
     workers: int
+    feature_seconds: dict[str, float] | None = None
+    """Group of features → seconds in which workers computed some of them, all workers together,
+    since the record before. The groups are those that the epoch read; see
+    `tlcluster.training.feature_key.FeatureKey.group`. None in runs of version 0.1.0."""
 
 
 Status = Literal["queued", "running", "finished", "failed", "interrupted"]
@@ -137,6 +141,22 @@ class ExperimentResult(Record):
     sha256: dict[str, str] = {}
     """Of the files that the training wrote at its end, by their name. Empty in runs of version
     0.1.0."""
+    worker_seconds: float | None = None
+    """From the start of its workers to their end, of all workers and attempts together. None in
+    runs of version 0.1.0 and if the driver was killed at the end; see `reserved_seconds`."""
+    gpu_seconds: float | None = None
+    """The same times the GPUs that a worker reserved."""
+    feature_seconds: dict[str, float] | None = None
+    """That of `EpochRecord`, of the test and of what was computed after the last epoch."""
+
+    @property
+    def reserved_seconds(self) -> float | None:
+        """`worker_seconds`, or its time times the workers that it had at its end; None if it is
+        not known how many these were."""
+        if self.worker_seconds is not None:
+            return self.worker_seconds
+        known = self.workers or not self.wall_seconds
+        return self.wall_seconds * len(self.workers) if known else None
 
 
 class DatasetRecord(Record):

@@ -58,6 +58,7 @@ def test_an_epoch_record_holds_the_means_of_the_epoch() -> None:
         "images_per_second": 100.0,
         "learning_rate": 2e-3 * (4 / 18),  # of the last step
         "workers": 2,
+        "feature_seconds": None,
     }
     assert (state.epoch, state.step, state.rows, state.train_seconds) == (2, 0, 0, 0.0)
 

@@ -38,6 +38,8 @@ class Row(NamedTuple):
     """Epochs that were finished before."""
     away: Since | None = None
     """Storage does not answer its workers."""
+    worker_seconds: float = 0.0
+    """Time of its workers, all of them together, under earlier drivers too."""
 
     @property
     def phase(self) -> Phase:
@@ -122,12 +124,18 @@ def table(
         result.caption_justify = "left"
     result.add_column("experiment")
     result.add_column("state")
+    spent = any(row.worker_seconds for row in rows.values())
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
+    if spent:
+        result.add_column("worker-h", justify="right")
     shown = fitting(rows, most)
     for name, row in shown.items():
         result.add_row(
-            f"[bold]{name}[/] {escape(printable(row.title))}", _state(row, now), *_numbers(row, now)
+            f"[bold]{name}[/] {escape(printable(row.title))}",
+            _state(row, now),
+            *_numbers(row, now),
+            *([worker_hours(row)] if spent else []),
         )
     if len(shown) < len(rows):
         hidden = Counter(row.status for name, row in rows.items() if name not in shown)
@@ -202,9 +210,16 @@ def line(name: str, row: Row) -> str:
         parts.append(f"val. accuracy {percent(progress.accuracy)}")
         parts.append(f"best {percent(progress.best_accuracy)}")
         parts.append(f"{progress.images_per_second:,.0f} images/s")
+    if row.status not in ("queued", "running") and row.worker_seconds:
+        parts.append(f"{worker_hours(row)} worker-hours")
     if row.note:
         parts.append(one_line(row.note))
     return "  ".join(parts)
+
+
+def worker_hours(row: Row) -> str:
+    """What a training took so far; empty if it has had no workers."""
+    return f"{row.worker_seconds / 3600:.2f}" if row.worker_seconds else ""
 
 
 def percent(value: float | None) -> str:

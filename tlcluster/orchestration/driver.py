@@ -290,7 +290,15 @@ class Driver:
         self, one: Standing, status: Status, error: str | None, now: float
     ) -> ExperimentResult:
         return ExperimentResult(
-            status=status, error=error, attempts=one.attempts, wall_seconds=self._seconds(one, now)
+            status=status,
+            error=error,
+            attempts=one.attempts,
+            wall_seconds=self._seconds(one, now),
+            worker_seconds=one.earlier_seconds + one.worker_seconds,
+            gpu_seconds=(
+                (self._earlier[one.name].gpu_seconds or 0.0)
+                + one.worker_seconds * self._ready.admission.gpus_per_worker
+            ),
         )
 
     def _seconds(self, one: Standing, now: float) -> float:
@@ -311,6 +319,7 @@ def shown(replicate: Replicate, one: Standing) -> Row:
         one.ended,
         one.resumed,
         one.away if one.open else None,
+        one.earlier_seconds + one.worker_seconds,
     )
 
 
@@ -327,6 +336,7 @@ def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
                 "finished" if earlier[one.key].status == "finished" else "queued",
                 attempts=earlier[one.key].attempts,
                 note="earlier" if earlier[one.key].status == "finished" else "",
+                earlier_seconds=earlier[one.key].reserved_seconds or 0.0,
             )
             for one in seed_by_seed(ready.replicates, order)
         ),

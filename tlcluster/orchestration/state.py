@@ -64,6 +64,10 @@ class Standing:
     """Epochs that were finished before this driver."""
     workers: int = 0
     """Workers that have started."""
+    earlier_seconds: float = 0.0
+    """Time of its workers under earlier drivers, all of them together."""
+    worker_seconds: float = 0.0
+    """The same under this driver."""
     away: Since | None = None
     """Storage, as its workers see it."""
     outcome: Outcome | None = None
@@ -83,6 +87,11 @@ class Standing:
         """Whether it has workers or waits for them."""
         return self.status == "running" and self.recording is None
 
+    @property
+    def paid_for(self) -> int:
+        """Workers that have started and not ended."""
+        return self.workers if self.busy and self.outcome is None else 0
+
 
 @dataclass(frozen=True)
 class State:
@@ -98,6 +107,8 @@ class State:
     """Storage, as the driver sees it."""
     probed: float | None = None
     """When the driver last tried storage because a worker waits for it."""
+    looked: float | None = None
+    """When it was observed last."""
 
     def __getitem__(self, name: str) -> Standing:
         return next(one for one in self.experiments if one.name == name)
@@ -129,6 +140,7 @@ def observed(
         away: whether the driver's own storage is away.
         now: the present time.
     """
+    passed = 0.0 if state.looked is None else now - state.looked
     experiments = []
     for one in state.experiments:
         board = seen.get(one.name, Seen())
@@ -139,6 +151,7 @@ def observed(
                 "workers": board.workers,
                 "away": board.away,
                 "outcome": outcomes.get(one.name),
+                "worker_seconds": one.worker_seconds + passed * one.paid_for,
             }
             if latest is not None and latest != one.progress:
                 changes |= {"progress": latest, "sign_of_life": now}
@@ -148,7 +161,7 @@ def observed(
                 # Its attempt may wait for the driver.
                 changes["sign_of_life"] = now
         experiments.append(replace(one, **changes))  # type: ignore[arg-type]
-    return replace(state, experiments=tuple(experiments), away=away)
+    return replace(state, experiments=tuple(experiments), away=away, looked=now)
 
 
 def recorded(state: State, name: str, status: Status, now: float) -> State:

@@ -11,6 +11,7 @@ from tlcluster.dataset.shards import Index
 from tlcluster.records import EpochRecord
 from tlcluster.training.data import Feed
 from tlcluster.training.evaluate import Evaluator
+from tlcluster.training.feature_times import FeatureTimes
 from tlcluster.training.inputs import Inputs, Step, split_part, training_steps
 from tlcluster.training.network import Network
 from tlcluster.training.progress import Phase
@@ -38,6 +39,7 @@ class Parts:
     evaluator: Evaluator
     saves: Saves
     reporter: Reporter
+    feature_times: FeatureTimes
 
 
 class Loop:
@@ -118,8 +120,13 @@ class Loop:
             valid = parts.evaluator.scores(
                 split_part(parts.inputs, parts.index, "valid", parts.schedule)
             )
+            seconds = time.monotonic() - start
             self.state = after_epoch(
-                self.state, valid, parts.schedule, validation_seconds=time.monotonic() - start
+                self.state,
+                valid,
+                parts.schedule,
+                validation_seconds=seconds,
+                feature_seconds=parts.feature_times.since(),
             )
             if self.state.improved:
                 parts.network.keep_best()

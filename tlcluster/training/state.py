@@ -95,9 +95,19 @@ def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float
 
 
 def after_epoch(
-    state: TrainingState, valid: Scores, schedule: Schedule, *, validation_seconds: float
+    state: TrainingState,
+    valid: Scores,
+    schedule: Schedule,
+    *,
+    validation_seconds: float,
+    feature_seconds: dict[str, float] | None = None,
 ) -> TrainingState:
-    """The state at the start of the next epoch; the last record of its history is this epoch's."""
+    """The state at the start of the next epoch; the last record of its history is this epoch's.
+
+    Args:
+        validation_seconds: that the validation of the epoch took.
+        feature_seconds: see `EpochRecord`.
+    """
     accuracy = valid.correct / valid.rows
     record = EpochRecord(
         epoch=state.epoch,
@@ -109,6 +119,7 @@ def after_epoch(
         images_per_second=state.rows / state.train_seconds,
         learning_rate=schedule.rate(state.epoch, schedule.steps - 1),
         workers=schedule.workers,
+        feature_seconds=feature_seconds,
     )
     better = accuracy > state.best_accuracy
     ended = TrainingState(

@@ -27,6 +27,7 @@ from tlcluster.training.collective import joined_lines
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.events import Events
 from tlcluster.training.feature_key import MIRRORED, PLAIN
+from tlcluster.training.feature_times import FeatureTimes
 from tlcluster.training.inputs import inputs_for, split_part
 from tlcluster.training.loop import Loop, Parts
 from tlcluster.training.network import Network
@@ -164,7 +165,10 @@ def prepared(
         earlier_seconds=task.earlier_seconds,
     )
     evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
-    parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
+    times = FeatureTimes(strategy, schedule.workers, lambda: inputs.computed)
+    parts = Parts(
+        task, strategy, index, schedule, inputs, network, evaluator, saves, reporter, times
+    )
     return Prepared(parts, stores, workers)
 
 
@@ -197,10 +201,11 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         if not is_over(loop.state, parts.schedule):
             return "interrupted"
     sha256 = _test(parts, loop.state, stores, chief=chief)
+    feature_seconds = parts.feature_times.since()
     if chief:
         began, first = task.command_started, loop.first_call_ended
         startup_seconds = None if first is None else first - began
-        result = _result(parts, loop.state, workers, startup_seconds, sha256)
+        result = _result(parts, loop.state, workers, startup_seconds, sha256, feature_seconds)
         write_result(stores.run, folder, result)
         saves.delete()
     return "finished"
@@ -247,6 +252,7 @@ def _result(
     workers: tuple[WorkerRecord, ...],
     startup_seconds: float | None,
     sha256: Mapping[str, str],
+    feature_seconds: dict[str, float] | None,
 ) -> ExperimentResult:
     history, rows = state.history, parts.index.rows("train")
     train_seconds = sum(rows / epoch.images_per_second for epoch in history)
@@ -261,4 +267,5 @@ def _result(
         startup_seconds=startup_seconds,
         images_per_second=len(history) * rows / train_seconds,
         sha256=dict(sha256),
+        feature_seconds=feature_seconds,
     )

@@ -1,0 +1,35 @@
+"""The page's table of what experiments cost: its columns."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tlcluster.report.cost import Cost, hours
+from tlcluster.report.formats import number
+from tlcluster.report.trained import Run
+
+
+class CostColumn(NamedTuple):
+    """One column of the table."""
+
+    heading: str
+    text: Callable[[Cost], str]
+
+
+def cost_columns(run: Run) -> list[CostColumn]:
+    """The columns, from left to right, without those that no experiment has a number for."""
+    costs = [one.cost for one in run.experiments if one.cost]
+    columns = [CostColumn("Worker-hours", lambda of: in_hours(of.worker_seconds))]
+    if any(of.feature_seconds or of.computed_seconds for of in costs):
+        columns += [
+            CostColumn("of them features", lambda of: in_hours(of.feature_seconds)),
+            CostColumn("Features computed", lambda of: in_hours(of.computed_seconds)),
+        ]
+    if any(of.gpu_seconds for of in costs):
+        columns.append(CostColumn("GPU-hours", lambda of: in_hours(of.gpu_seconds)))
+    return columns
+
+
+def in_hours(seconds: float | None) -> str:
+    """Hours with three digits at least; empty if they are not known."""
+    of = hours(seconds)
+    return number(of, 3 if of is not None and of < 1 else 2)
