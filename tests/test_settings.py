@@ -82,6 +82,7 @@ REFUSED = {
     "--threads 0": POSITIVE,
     "--retries -1": "input should be greater than or equal to 0",
     "--cache-gib inf": "input should be a finite number",
+    "--price 2.50": "give an amount above 0 and the three letters of its currency, such as 2.50USD",
 }
 
 

@@ -204,6 +204,15 @@ class LooksRecord(Record):
     most: int
 
 
+class PriceRecord(Record):
+    """What an hour costs, as `--price` says."""
+
+    amount: float = Field(ge=0, allow_inf_nan=False)
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    per: Literal["GPU-hour", "worker-hour"]
+    """A run without GPUs pays for its workers."""
+
+
 class RunManifest(Record):
     """One run: who, when, where, from what."""
 
@@ -247,6 +256,8 @@ class RunManifest(Record):
     """When results decide about more seeds; None if they do not."""
     audit_sha256: str | None = None
     """Of the run's copy of its data set's audit, `audit.json`; None without one."""
+    price: PriceRecord | None = None
+    """The last that was given; None if none was."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

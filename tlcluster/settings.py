@@ -11,6 +11,7 @@ from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
 from tlcluster.leakage import BOUND
+from tlcluster.money import Money, parse_money
 from tlcluster.recipe_files import PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
 from tlcluster.records import FEATURES
@@ -224,11 +225,29 @@ class CommonSettings(TrainingSettings):
         le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
+    price: str | None = Field(
+        None,
+        description="what an hour of a GPU costs, or of a worker if workers have no GPU, such as "
+        "2.50USD; the report then has costs in money",
+        json_schema_extra={"metavar": "MONEY"},
+    )
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """All seeds of the run, its first one first."""
         return parse_seeds(self.seeds, self.seed)
+
+    @property
+    def money_an_hour(self) -> Money | None:
+        """`price` as an amount."""
+        return None if self.price is None else parse_money(self.price)
+
+    @field_validator("price")
+    @classmethod
+    def _sane_price(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_money(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -137,6 +137,9 @@ def test_the_table_shows_the_time_of_workers_once_there_is_some() -> None:
     text = shown(rows)
     assert "worker-h" in text
     assert text.count("1.50") == 3
+    assert "cost" not in text
+    priced = {name: row._replace(money="3.00 EUR") for name, row in rows.items()}
+    assert shown(priced).count("3.00") == 4
     assert line("finetuned", rows["finetuned"]) == (
         "finetuned    failed  1.50 worker-hours  a worker died [/oops] [[node]]"
     )

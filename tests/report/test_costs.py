@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlcluster.records import EpochRecord, ExperimentResult
+from tlcluster.records import EpochRecord, ExperimentResult, PriceRecord
 from tlcluster.report.cost import Spent, shared_out, spent, together
 from tlcluster.report.cost_table import cost_columns
 from tlcluster.report.runs import read_run
@@ -112,7 +112,8 @@ def test_features_are_those_of_all_epochs_and_of_the_test() -> None:
 
 def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
-    of = fake_run.manifest(experiments=("frozen", "augmented"), seeds=(524, 7))
+    price = PriceRecord(amount=2.0, currency="EUR", per="GPU-hour")
+    of = fake_run.manifest(experiments=("frozen", "augmented"), seeds=(524, 7), price=price)
     fake_run.write_run(store, of, finished=[])
     for folder, read in (("frozen", "plain"), ("frozen/seeds/7", "plain"), ("augmented", "views")):
         result = fake_run.experiment_result(
@@ -130,14 +131,17 @@ def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
         "gpu_hours": 0.875,
         "feature_worker_hours": 0.25,
         "computed_worker_hours": 0.5,
+        "money": 1.75,
     }
     assert frozen["replicates"][1]["cost"]["worker_hours"] == 2.25
     assert frozen["across_seeds"]["cost"]["worker_hours"] == 4.0
     assert augmented["across_seeds"]["cost"]["worker_hours"] == 2.0  # its second seed never began
     assert content["run"]["cost"]["worker_hours"] == 6.0
+    assert content["run"]["cost"]["money"] == 6.0
+    assert content["run"]["price"] == price.model_dump()
     heading, first, _ = summary_csv(run).splitlines()
     row = dict(zip(heading.split(","), first.split(","), strict=False))
     assert (row["worker_hours"], row["worker_hours_sum"]) == ("1.75", "4.0")
     assert [column.heading for column in cost_columns(run)] == [
-        "Worker-hours", "of them features", "Features computed", "GPU-hours",
+        "Worker-hours", "of them features", "Features computed", "GPU-hours", "Cost, EUR",
     ]  # fmt: skip

@@ -40,6 +40,8 @@ class Row(NamedTuple):
     """Storage does not answer its workers."""
     worker_seconds: float = 0.0
     """Time of its workers, all of them together, under earlier drivers too."""
+    money: str = ""
+    """What this time costs; empty without a price."""
 
     @property
     def phase(self) -> Phase:
@@ -125,10 +127,13 @@ def table(
     result.add_column("experiment")
     result.add_column("state")
     spent = any(row.worker_seconds for row in rows.values())
+    priced = spent and any(row.money for row in rows.values())
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
     if spent:
         result.add_column("worker-h", justify="right")
+    if priced:
+        result.add_column("cost", justify="right")
     shown = fitting(rows, most)
     for name, row in shown.items():
         result.add_row(
@@ -136,6 +141,7 @@ def table(
             _state(row, now),
             *_numbers(row, now),
             *([worker_hours(row)] if spent else []),
+            *([row.money] if priced else []),
         )
     if len(shown) < len(rows):
         hidden = Counter(row.status for name, row in rows.items() if name not in shown)
@@ -212,6 +218,8 @@ def line(name: str, row: Row) -> str:
         parts.append(f"{progress.images_per_second:,.0f} images/s")
     if row.status not in ("queued", "running") and row.worker_seconds:
         parts.append(f"{worker_hours(row)} worker-hours")
+        if row.money:
+            parts.append(row.money)
     if row.note:
         parts.append(one_line(row.note))
     return "  ".join(parts)

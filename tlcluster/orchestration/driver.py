@@ -21,6 +21,7 @@ from rich.console import Console
 from tlcluster.checkup.versions import versions
 from tlcluster.cost import longest_first
 from tlcluster.errors import StoreUnavailable
+from tlcluster.money import money
 from tlcluster.orchestration import decide
 from tlcluster.orchestration.attempt import Attempt, reason
 from tlcluster.orchestration.board import Board, Seen, Since
@@ -280,7 +281,17 @@ class Driver:
 
     def _rows(self) -> Mapping[str, Row]:
         """In the order of the report."""
-        return {key: shown(one, self._state[key]) for key, one in self._replicates.items()}
+        return {
+            key: shown(one, self._state[key], self._paid(self._state[key]))
+            for key, one in self._replicates.items()
+        }
+
+    def _paid(self, one: Standing) -> str:
+        """What its workers cost so far, in words; empty without a price."""
+        if (price := self._manifest.price) is None:
+            return ""
+        cost = money(price, one.all_seconds, self._gpu_seconds(one)) or 0.0
+        return f"{cost:,.2f} {price.currency}"
 
     def _delete(self, view: View) -> None:
         precisions = possible_precisions(self._ready.admission.gpus_per_worker)
@@ -294,12 +305,14 @@ class Driver:
             error=error,
             attempts=one.attempts,
             wall_seconds=self._seconds(one, now),
-            worker_seconds=one.earlier_seconds + one.worker_seconds,
-            gpu_seconds=(
-                (self._earlier[one.name].gpu_seconds or 0.0)
-                + one.worker_seconds * self._ready.admission.gpus_per_worker
-            ),
+            worker_seconds=one.all_seconds,
+            gpu_seconds=self._gpu_seconds(one),
         )
+
+    def _gpu_seconds(self, one: Standing) -> float:
+        """Time of the GPUs that its workers have reserved, all drivers together."""
+        this = one.worker_seconds * self._ready.admission.gpus_per_worker
+        return (self._earlier[one.name].gpu_seconds or 0.0) + this
 
     def _seconds(self, one: Standing, now: float) -> float:
         """For how long a replicate has had workers, or waited for them, all drivers together."""
@@ -307,7 +320,7 @@ class Driver:
         return self._earlier[one.name].wall_seconds + this
 
 
-def shown(replicate: Replicate, one: Standing) -> Row:
+def shown(replicate: Replicate, one: Standing, paid: str) -> Row:
     """A replicate as a row of the table."""
     return Row(
         replicate.title,
@@ -319,7 +332,8 @@ def shown(replicate: Replicate, one: Standing) -> Row:
         one.ended,
         one.resumed,
         one.away if one.open else None,
-        one.earlier_seconds + one.worker_seconds,
+        one.all_seconds,
+        paid,
     )
 
 

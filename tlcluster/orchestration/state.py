@@ -88,6 +88,11 @@ class Standing:
         return self.status == "running" and self.recording is None
 
     @property
+    def all_seconds(self) -> float:
+        """Time of its workers, all drivers together."""
+        return self.earlier_seconds + self.worker_seconds
+
+    @property
     def paid_for(self) -> int:
         """Workers that have started and not ended."""
         return self.workers if self.busy and self.outcome is None else 0

@@ -18,6 +18,7 @@ from tlcluster import cli
 from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.dataset.pixels import images_of
 from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.money import price_record
 from tlcluster.orchestration.driver import Driver
 from tlcluster.orchestration.errands import read_result
 from tlcluster.orchestration.looks import next_look
@@ -232,6 +233,7 @@ def begun_manifest(ready: Ready, run: Store, old: RunManifest | None, command: s
         store_url=ready.shown_store,
         seeds=ready.seeds,
         seed_counts=ready.counts,
+        price=price_record(ready.settings.money_an_hour, ready.admission.gpus_per_worker),
     )
     order = [experiment.name for experiment in ready.recipe.experiments]
     return manifest if old is None else continued(old, manifest, order)

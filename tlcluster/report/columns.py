@@ -249,6 +249,7 @@ COLUMNS = (
     Column("worker_hours", _of_cost(lambda of: hours(of.worker_seconds))),
     Column("gpu_hours", _of_cost(lambda of: hours(of.gpu_seconds))),
     Column("feature_worker_hours", _of_cost(lambda of: hours(of.feature_seconds))),
+    Column("money", _of_cost(lambda of: of.money)),
     Column("seed", lambda row: row.replicate.seed),
 )  # fmt: skip
 """Of one training, in the order of the files. Within a group the page has the same order."""
@@ -303,6 +304,7 @@ ACROSS = (
     Column("worker_hours_sum", _of_all_costs(lambda of: hours(of.worker_seconds))),
     Column("gpu_hours_sum", _of_all_costs(lambda of: hours(of.gpu_seconds))),
     Column("feature_worker_hours_sum", _of_all_costs(lambda of: hours(of.feature_seconds))),
+    Column("money_sum", _of_all_costs(lambda of: of.money)),
     Column("", _statuses, "Status", group=REST, word=True),
 )  # fmt: skip
 """Of all seeds of an experiment, after `COLUMNS` in `summary.csv`; means are over the seeds that

@@ -10,7 +10,8 @@ nothing here.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tlcluster.records import EpochRecord, ExperimentResult
+from tlcluster.money import money
+from tlcluster.records import EpochRecord, ExperimentResult, PriceRecord
 
 
 class Cost(NamedTuple):
@@ -24,6 +25,8 @@ class Cost(NamedTuple):
     """Of `worker_seconds`: its part of features."""
     computed_seconds: float
     """Time in which its own workers computed features, for itself and for others."""
+    money: float | None = None
+    """None without a price."""
 
 
 class Spent(NamedTuple):
@@ -41,9 +44,12 @@ def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | No
     Of a training that has not ended, or whose driver was killed, it is the time of its epochs, or
     that of earlier attempts if it is longer.
     """
-    seconds = result.reserved_seconds
+    seconds, gpus = result.reserved_seconds, result.gpu_seconds
     if result.status == "running":
-        seconds = max(seconds or 0.0, sum(one.seconds * one.workers for one in epochs))
+        trained = sum(one.seconds * one.workers for one in epochs)
+        if trained > (seconds or 0.0):
+            gpus = gpus * trained / seconds if gpus and seconds else None
+            seconds = trained
     if seconds is None:
         return None
     features: dict[str, float] = {}
@@ -52,12 +58,13 @@ def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | No
             features[group] = features.get(group, 0.0) + taken
     # The time of an attempt is lost with its driver; that of its features is not.
     known = min(1.0, seconds / total) if (total := sum(features.values())) else 1.0
-    return Spent(
-        seconds, result.gpu_seconds, {group: known * one for group, one in features.items()}
-    )
+    shared = {group: known * one for group, one in features.items()}
+    return Spent(seconds, gpus if seconds else 0.0, shared)
 
 
-def shared_out(every: Sequence[Spent | None]) -> list[Cost | None]:
+def shared_out(
+    every: Sequence[Spent | None], price: PriceRecord | None = None
+) -> list[Cost | None]:
     """What each training of a run cost; None for one of which too little is known."""
     known = [one for one in every if one is not None]
     groups = {group for one in known for group in one.features}
@@ -68,7 +75,7 @@ def shared_out(every: Sequence[Spent | None]) -> list[Cost | None]:
         seconds = [one.features[group] for one in readers]
         gpus = [_gpus(one) * taken for one, taken in zip(readers, seconds, strict=True)]
         parts[group] = sum(seconds) / len(readers), sum(gpus) / len(readers)
-    return [None if one is None else _cost(one, parts) for one in every]
+    return [None if one is None else _cost(one, parts, price) for one in every]
 
 
 def _gpus(one: Spent) -> float:
@@ -76,17 +83,14 @@ def _gpus(one: Spent) -> float:
     return (one.gpu_seconds or 0.0) / one.worker_seconds if one.worker_seconds else 0.0
 
 
-def _cost(one: Spent, parts: Mapping[str, tuple[float, float]]) -> Cost:
+def _cost(one: Spent, parts: Mapping[str, tuple[float, float]], price: PriceRecord | None) -> Cost:
     computed = sum(one.features.values())
     taken = sum(parts[group][0] for group in one.features)
     on_gpus = sum(parts[group][1] for group in one.features)
     own = max(0.0, one.worker_seconds - computed)
-    return Cost(
-        own + taken,
-        None if one.gpu_seconds is None else own * _gpus(one) + on_gpus,
-        taken,
-        computed,
-    )
+    seconds = own + taken
+    gpus = None if one.gpu_seconds is None else own * _gpus(one) + on_gpus
+    return Cost(seconds, gpus, taken, computed, price and money(price, seconds, gpus))
 
 
 def together(costs: Iterable[Cost | None]) -> Cost | None:
@@ -95,13 +99,20 @@ def together(costs: Iterable[Cost | None]) -> Cost | None:
     found = [one for one in known if one is not None]
     if len(found) < len(known):
         return None
-    gpus = [one.gpu_seconds for one in found if one.gpu_seconds is not None]
     return Cost(
         sum(one.worker_seconds for one in found),
-        sum(gpus) if len(gpus) == len(found) else None,
+        _sum(one.gpu_seconds for one in found),
         sum(one.feature_seconds for one in found),
         sum(one.computed_seconds for one in found),
+        _sum(one.money for one in found),
     )
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None if one of them is."""
+    every = list(values)
+    known = [one for one in every if one is not None]
+    return sum(known) if len(known) == len(every) else None
 
 
 def hours(seconds: float | None) -> float | None:

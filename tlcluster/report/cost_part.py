@@ -18,6 +18,8 @@ class CostPart(Part):
     """Of `worker_hours`: its part of features."""
     computed_worker_hours: Number
     """Time in which its own workers computed features, for itself and for others."""
+    money: Number
+    """In the currency of the run's `price`; null without one."""
 
 
 def cost_fields(of: Cost) -> dict[str, Any]:
@@ -27,4 +29,5 @@ def cost_fields(of: Cost) -> dict[str, Any]:
         "gpu_hours": hours(of.gpu_seconds),
         "feature_worker_hours": hours(of.feature_seconds),
         "computed_worker_hours": hours(of.computed_seconds),
+        "money": of.money,
     }

@@ -26,6 +26,9 @@ def cost_columns(run: Run) -> list[CostColumn]:
         ]
     if any(of.gpu_seconds for of in costs):
         columns.append(CostColumn("GPU-hours", lambda of: in_hours(of.gpu_seconds)))
+    if price := run.manifest.price:
+        heading = f"Cost, {price.currency}"
+        columns.append(CostColumn(heading, lambda of: number(of.money, 2)))
     return columns
 
 

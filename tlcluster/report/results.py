@@ -4,7 +4,7 @@ from typing import Literal
 
 from tlcluster.experiments import Experiment, StudyResult
 from tlcluster.leakage import Method
-from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.records import NodeRecord, PriceRecord, RunStatus, WeightsRecord, WorkerRecord
 from tlcluster.report.cost_part import CostPart
 from tlcluster.report.scores import (
     DisputedPart,
@@ -52,6 +52,8 @@ class RunPart(Part):
     """Content of the recipe file; null for a built-in profile."""
     store: str
     """Where the data set was read."""
+    price: PriceRecord | None
+    """What an hour costs, with which `money` was calculated; null without `--price`."""
     cost: CostPart | None
     """Of all trainings; null if that of one is not known."""
 

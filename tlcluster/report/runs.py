@@ -15,7 +15,7 @@ from tlcluster import cinic10, records
 from tlcluster.errors import UserError
 from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
-from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
+from tlcluster.records import ExperimentConfig, ExperimentResult, PriceRecord, RunManifest
 from tlcluster.report.classes import listed_classes
 from tlcluster.report.cost import shared_out, spent
 from tlcluster.report.formats import shorten
@@ -149,7 +149,7 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
     leakage = read_leakage(store, prefix, manifest, tested)
     experiments = tuple(
         ExperimentRun(name, tuple(of), None, {}, None)
-        for name, of in with_costs(replicates).items()
+        for name, of in with_costs(replicates, manifest.price).items()
     )
     resolution = resolved(manifest.looks, experiments, right) if manifest.looks else None
     metrics = [of.metrics for of, _ in firsts.values() if of.metrics]
@@ -169,14 +169,14 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
     return run, Answers(_digest(tested), tables) if tested else None
 
 
-def with_costs(replicates: Mapping[str, Sequence[Replicate]]) -> dict[str, list[Replicate]]:
-    """The trainings of a run with what they cost: features are shared out among all of them."""
+def with_costs(
+    replicates: Mapping[str, Sequence[Replicate]], price: PriceRecord | None
+) -> dict[str, list[Replicate]]:
+    """The trainings of a run, by experiment, with what they cost. Features are shared out among
+    all of them."""
     every = [one for of in replicates.values() for one in of]
-    costs = iter(
-        shared_out(
-            [None if one.status == "damaged" else spent(one.result, one.epochs) for one in every]
-        )
-    )
+    known = [None if one.status == "damaged" else spent(one.result, one.epochs) for one in every]
+    costs = iter(shared_out(known, price))
     return {name: [one._replace(cost=next(costs)) for one in of] for name, of in replicates.items()}
 
 
