@@ -104,6 +104,14 @@ class EpochRecord(Record):
     """Group of features → seconds in which workers computed some of them, all workers together,
     since the record before. The groups are those that the epoch read; see
     `tlcluster.training.feature_key.FeatureKey.group`. None in runs of version 0.1.0."""
+    input_seconds: float | None = None
+    """Of `seconds`: the first worker's training steps waited for input; see
+    `tlcluster.training.waiting`. None in runs of version 0.1.0, like the next two."""
+    validation_seconds: float | None = None
+    """Of `seconds`: the first worker validated its part."""
+    sum_seconds: float | None = None
+    """Of `seconds`: it waited for the other workers' parts. What is left of `seconds` are training
+    steps, with the sums of gradients in them."""
 
 
 Status = Literal["queued", "running", "finished", "failed", "interrupted"]
@@ -148,6 +156,8 @@ class ExperimentResult(Record):
     """The same times the GPUs that a worker reserved."""
     feature_seconds: dict[str, float] | None = None
     """That of `EpochRecord`, of the test and of what was computed after the last epoch."""
+    test_seconds: float | None = None
+    """Of `wall_seconds`: the test."""
 
     @property
     def reserved_seconds(self) -> float | None:

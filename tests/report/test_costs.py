@@ -12,6 +12,7 @@ from tlcluster.records import EpochRecord, ExperimentResult, PriceRecord
 from tlcluster.report.cost import Spent, shared_out, spent, together
 from tlcluster.report.cost_table import cost_columns
 from tlcluster.report.runs import read_run
+from tlcluster.report.shares import Shares, added, fractions, shares
 from tlcluster.report.tables import results_json, summary_csv
 from tlcluster.storage.directory import DirectoryStore
 
@@ -132,6 +133,7 @@ def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
         "feature_worker_hours": 0.25,
         "computed_worker_hours": 0.5,
         "money": 1.75,
+        "utilisation": frozen["cost"]["utilisation"],
     }
     assert frozen["replicates"][1]["cost"]["worker_hours"] == 2.25
     assert frozen["across_seeds"]["cost"]["worker_hours"] == 4.0
@@ -145,3 +147,31 @@ def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
     assert [column.heading for column in cost_columns(run)] == [
         "Worker-hours", "of them features", "Features computed", "GPU-hours", "Cost, EUR",
     ]  # fmt: skip
+
+
+def test_where_the_time_of_a_training_went() -> None:
+    timed = {"input_seconds": 4.0, "validation_seconds": 2.0, "sum_seconds": 1.0}
+    epochs = [epoch(number).model_copy(update=timed) for number in (1, 2)]
+    result = ExperimentResult(
+        status="finished", wall_seconds=30.0, worker_seconds=60.0, test_seconds=3.0
+    )
+    found = shares(result, epochs)
+    assert found == Shares(
+        steps=6.0, input=8.0, collectives=2.0, validation=4.0, test=3.0, idle=7.0
+    )
+    parts = fractions(found)
+    assert parts is not None
+    assert (parts.steps, sum(parts)) == (0.2, pytest.approx(1.0))
+    assert added([found, Shares(idle=1.0)]).idle == 8.0
+
+
+def test_where_the_time_went_is_unknown_of_earlier_versions_and_nothing_without_time() -> None:
+    old = ExperimentResult(status="finished", wall_seconds=30.0)
+    assert shares(old, (epoch(1), epoch(2))) is None
+    assert shares(old, ()) is None
+    never = shares(ExperimentResult(status="queued"), ())
+    assert never == Shares()
+    assert fractions(Shares()) is None
+    assert fractions(Shares(steps=float("inf"))) is None
+    lost = ExperimentResult(status="failed", wall_seconds=30.0, worker_seconds=60.0)
+    assert shares(lost, ()) == Shares(idle=30.0)

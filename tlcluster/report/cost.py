@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tlcluster.money import money
 from tlcluster.records import EpochRecord, ExperimentResult, PriceRecord
+from tlcluster.report.shares import Shares, added, shares
 
 
 class Cost(NamedTuple):
@@ -27,6 +28,8 @@ class Cost(NamedTuple):
     """Time in which its own workers computed features, for itself and for others."""
     money: float | None = None
     """None without a price."""
+    shares: Shares | None = None
+    """Where the time went; None in runs of version 0.1.0."""
 
 
 class Spent(NamedTuple):
@@ -36,6 +39,7 @@ class Spent(NamedTuple):
     gpu_seconds: float | None
     features: Mapping[str, float]
     """Group of features that it read → seconds in which its workers computed some of them."""
+    shares: Shares | None = None
 
 
 def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | None:
@@ -59,7 +63,7 @@ def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | No
     # The time of an attempt is lost with its driver; that of its features is not.
     known = min(1.0, seconds / total) if (total := sum(features.values())) else 1.0
     shared = {group: known * one for group, one in features.items()}
-    return Spent(seconds, gpus if seconds else 0.0, shared)
+    return Spent(seconds, gpus if seconds else 0.0, shared, shares(result, epochs))
 
 
 def shared_out(
@@ -90,7 +94,7 @@ def _cost(one: Spent, parts: Mapping[str, tuple[float, float]], price: PriceReco
     own = max(0.0, one.worker_seconds - computed)
     seconds = own + taken
     gpus = None if one.gpu_seconds is None else own * _gpus(one) + on_gpus
-    return Cost(seconds, gpus, taken, computed, price and money(price, seconds, gpus))
+    return Cost(seconds, gpus, taken, computed, price and money(price, seconds, gpus), one.shares)
 
 
 def together(costs: Iterable[Cost | None]) -> Cost | None:
@@ -99,12 +103,14 @@ def together(costs: Iterable[Cost | None]) -> Cost | None:
     found = [one for one in known if one is not None]
     if len(found) < len(known):
         return None
+    known_shares = [one.shares for one in found if one.shares is not None]
     return Cost(
         sum(one.worker_seconds for one in found),
         _sum(one.gpu_seconds for one in found),
         sum(one.feature_seconds for one in found),
         sum(one.computed_seconds for one in found),
         _sum(one.money for one in found),
+        added(known_shares) if len(known_shares) == len(found) else None,
     )
 
 

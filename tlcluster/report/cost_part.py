@@ -4,6 +4,22 @@ from typing import Any
 
 from tlcluster.report.cost import Cost, hours
 from tlcluster.report.scores import Number, Part
+from tlcluster.report.shares import fractions
+
+
+class UtilisationPart(Part):
+    """Parts of the time that the first worker was there; they add up to 1."""
+
+    steps: Number
+    """Training steps, with the sums of gradients over the workers, which cannot be told apart."""
+    input: Number
+    """Training steps waited for their batches: for storage, or for features to be computed."""
+    collectives: Number
+    """Waiting for the other workers at the end of each validation."""
+    validation: Number
+    test: Number
+    idle: Number
+    """All else: start-up, checkpoints, and what an attempt had done that failed."""
 
 
 class CostPart(Part):
@@ -20,14 +36,18 @@ class CostPart(Part):
     """Time in which its own workers computed features, for itself and for others."""
     money: Number
     """In the currency of the run's `price`; null without one."""
+    utilisation: UtilisationPart | None
+    """null in runs of version 0.1.0, and without any time."""
 
 
 def cost_fields(of: Cost) -> dict[str, Any]:
     """The fields of `CostPart`."""
+    parts = of.shares and fractions(of.shares)
     return {
         "worker_hours": hours(of.worker_seconds),
         "gpu_hours": hours(of.gpu_seconds),
         "feature_worker_hours": hours(of.feature_seconds),
         "computed_worker_hours": hours(of.computed_seconds),
         "money": of.money,
+        "utilisation": parts and parts._asdict(),
     }

@@ -101,7 +101,10 @@ class Loop:
             start = time.monotonic()
             with feed.own_errors():
                 sums = self._call(feed.iterator, steps, parts.reporter.stop_requested)
-            self.state = after_steps(self.state, steps, sums, time.monotonic() - start)
+            end = time.monotonic()
+            self.state = after_steps(
+                self.state, steps, sums, end - start, waited=feed.waited(steps, start, end)
+            )
             self.first_call_ended = self.first_call_ended or time.time()
             # Stop requests travel in the same sum as the losses, so that all workers stop after
             # the same step.
@@ -126,6 +129,7 @@ class Loop:
                 valid,
                 parts.schedule,
                 validation_seconds=seconds,
+                sum_seconds=parts.evaluator.sum_seconds,
                 feature_seconds=parts.feature_times.since(),
             )
             if self.state.improved:

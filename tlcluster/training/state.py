@@ -42,6 +42,8 @@ class TrainingState(Record):
     """Images in the steps done."""
     train_seconds: float = 0.0
     """Time that the steps done took."""
+    input_seconds: float = 0.0
+    """Of `train_seconds`: waiting for input."""
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     best_accuracy: float = -1.0
@@ -63,7 +65,8 @@ class TrainingState(Record):
 def is_possible(state: TrainingState, schedule: Schedule) -> bool:
     """Whether a training on this schedule can have come to this state."""
     done = len(state.history)
-    times = (state.train_seconds, state.wall_seconds, *(e.seconds for e in state.history))
+    times = [state.train_seconds, state.input_seconds, state.wall_seconds]
+    times += [record.seconds for record in state.history]
     return (
         state.epoch == done + 1
         and [record.epoch for record in state.history] == list(range(1, done + 1))
@@ -81,8 +84,10 @@ def is_over(state: TrainingState, schedule: Schedule) -> bool:
     return state.stopped_early or state.epoch > schedule.epochs
 
 
-def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float) -> TrainingState:
-    """The state when `steps` more steps are done, which took `seconds`."""
+def after_steps(
+    state: TrainingState, steps: int, sums: StepSums, seconds: float, waited: float = 0.0
+) -> TrainingState:
+    """The state when `steps` more steps are done, which took `seconds` and `waited` for input."""
     return state.model_copy(
         update={
             "step": state.step + steps,
@@ -90,6 +95,7 @@ def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float
             "correct": state.correct + sums.correct,
             "rows": state.rows + sums.rows,
             "train_seconds": state.train_seconds + seconds,
+            "input_seconds": state.input_seconds + waited,
         }
     )
 
@@ -100,12 +106,15 @@ def after_epoch(
     schedule: Schedule,
     *,
     validation_seconds: float,
+    sum_seconds: float = 0.0,
     feature_seconds: dict[str, float] | None = None,
 ) -> TrainingState:
     """The state at the start of the next epoch; the last record of its history is this epoch's.
 
     Args:
-        validation_seconds: that the validation of the epoch took.
+        valid: what the validation of the epoch found.
+        validation_seconds: that it took.
+        sum_seconds: of it, those of the sum over the workers.
         feature_seconds: see `EpochRecord`.
     """
     accuracy = valid.correct / valid.rows
@@ -120,6 +129,9 @@ def after_epoch(
         learning_rate=schedule.rate(state.epoch, schedule.steps - 1),
         workers=schedule.workers,
         feature_seconds=feature_seconds,
+        input_seconds=state.input_seconds,
+        validation_seconds=validation_seconds - sum_seconds,
+        sum_seconds=sum_seconds,
     )
     better = accuracy > state.best_accuracy
     ended = TrainingState(

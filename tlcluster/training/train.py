@@ -200,12 +200,13 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         saves.save(loop.state)
         if not is_over(loop.state, parts.schedule):
             return "interrupted"
+    test_began = time.monotonic()
     sha256 = _test(parts, loop.state, stores, chief=chief)
-    feature_seconds = parts.feature_times.since()
+    spent = _Spent(time.monotonic() - test_began, parts.feature_times.since())
     if chief:
         began, first = task.command_started, loop.first_call_ended
         startup_seconds = None if first is None else first - began
-        result = _result(parts, loop.state, workers, startup_seconds, sha256, feature_seconds)
+        result = _result(parts, loop.state, workers, startup_seconds, sha256, spent)
         write_result(stores.run, folder, result)
         saves.delete()
     return "finished"
@@ -246,13 +247,20 @@ def _predictions(parts: Parts, view: int) -> np.ndarray:
     return parts.evaluator.predictions(images, len(parts.index.classes))
 
 
+class _Spent(NamedTuple):
+    """What the test took, as `ExperimentResult` has it."""
+
+    test_seconds: float
+    feature_seconds: dict[str, float] | None
+
+
 def _result(
     parts: Parts,
     state: TrainingState,
     workers: tuple[WorkerRecord, ...],
     startup_seconds: float | None,
     sha256: Mapping[str, str],
-    feature_seconds: dict[str, float] | None,
+    spent: _Spent,
 ) -> ExperimentResult:
     history, rows = state.history, parts.index.rows("train")
     train_seconds = sum(rows / epoch.images_per_second for epoch in history)
@@ -267,5 +275,5 @@ def _result(
         startup_seconds=startup_seconds,
         images_per_second=len(history) * rows / train_seconds,
         sha256=dict(sha256),
-        feature_seconds=feature_seconds,
+        **spent._asdict(),
     )
