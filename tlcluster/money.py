@@ -1,5 +1,7 @@
 """Money: amounts with their currency, and what the time of workers or GPUs costs."""
 
+import contextlib
+import math
 import re
 from typing import NamedTuple
 
@@ -28,6 +30,20 @@ def parse_money(text: str) -> Money:
             "give an amount above 0 and the three letters of its currency, such as 2.50USD"
         )
     return Money(float(found[1]), found[2])
+
+
+def parse_budget(text: str) -> float | Money:
+    """`8` → worker-hours; `30USD` → money.
+
+    Raises:
+        ValueError: it is neither, or not above 0.
+    """
+    with contextlib.suppress(ValueError):
+        return parse_money(text)
+    with contextlib.suppress(ValueError):
+        if 0 < (hours := float(text)) < math.inf:
+            return hours
+    raise ValueError("give worker-hours above 0, such as 8, or an amount of money, such as 30USD")
 
 
 def price_record(price: Money | None, gpus: float) -> PriceRecord | None:

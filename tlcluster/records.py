@@ -268,6 +268,8 @@ class RunManifest(Record):
     """Of the run's copy of its data set's audit, `audit.json`; None without one."""
     price: PriceRecord | None = None
     """The last that was given; None if none was."""
+    budget_spent: str | None = None
+    """The budget that ended the run, as `--budget` said; None if none did."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

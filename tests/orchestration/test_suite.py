@@ -206,6 +206,17 @@ def test_a_run_is_finished_when_every_seed_is(
     assert set(manifest.results_sha256) == {"frozen", "frozen/seeds/525"}
 
 
+def test_a_run_that_its_budget_ended_says_so(run: Store) -> None:
+    begun = some_manifest(status="running", experiments=("frozen",), finished=None)
+    write_manifest(run, begun)
+    ended(run, frozen="interrupted")
+    conclude(run, begun, seconds=5.0, budget="8")
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert (manifest.status, manifest.budget_spent) == ("interrupted", "8")
+    assert "Its budget, 8 worker-hours, was spent" in run.get("report/index.html").decode()
+
+
 def test_what_another_driver_added_to_the_run_stays_in_it(run: Store) -> None:
     """As two `jobs/run_one.py` at the same time: the first to begin is the first to end."""
     first = some_manifest(status="running", experiments=("frozen",), settings={"frozen.epochs": 1})

@@ -13,7 +13,7 @@ from rich.table import Table
 from tlcluster.orchestration.board import Since
 from tlcluster.records import Status
 from tlcluster.terminal import one_line, printable, redraws, say
-from tlcluster.training.progress import Phase, Progress, epochs_finished
+from tlcluster.training.progress import Phase, Progress, epochs_finished, seconds_left
 
 FRAME_LINES = 7
 """Lines of a terminal that the live table needs beside its rows: title, frame, heading, caption."""
@@ -232,23 +232,6 @@ def worker_hours(row: Row) -> str:
 
 def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
-
-
-def seconds_left(progress: Progress, elapsed: float, resumed: int) -> float | None:
-    """Estimate the time until the last epoch at the present pace. Early stopping may end it sooner.
-
-    Args:
-        progress: how far the workers are.
-        elapsed: seconds that they took for it.
-        resumed: epochs that were finished before.
-
-    Returns:
-        Seconds; None while it is too early to say.
-    """
-    done = progress.epoch - 1 + progress.step / max(progress.steps, 1)
-    if done - resumed < 0.05:
-        return None
-    return elapsed / (done - resumed) * (progress.epochs - done)
 
 
 def duration(seconds: float) -> str:

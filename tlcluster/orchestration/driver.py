@@ -25,6 +25,7 @@ from tlcluster.money import money
 from tlcluster.orchestration import decide
 from tlcluster.orchestration.attempt import Attempt, reason
 from tlcluster.orchestration.board import Board, Seen, Since
+from tlcluster.orchestration.budget import allowed_seconds
 from tlcluster.orchestration.display import Display, Row
 from tlcluster.orchestration.errands import Errands, conclude_result, read_result, write_result
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
@@ -106,8 +107,17 @@ class Driver:
 
     @property
     def gave_up(self) -> bool:
-        """Whether it was asked to stop, or lost Ray or storage."""
-        return bool(self.stopping.first or self._state.lost or self._state.away)
+        """Whether it was asked to stop, spent its budget, or lost Ray or storage."""
+        return bool(
+            self.stopping.first or self._state.lost or self._state.away or self.budget_spent
+        )
+
+    @property
+    def budget_spent(self) -> str | None:
+        """The budget that has ended what was not finished, as it was given; None if none has."""
+        # Nothing else interrupts a training without a stop request.
+        ended = not self.stopping.first and "interrupted" in self.statuses.values()
+        return self._ready.settings.budget if ended else None
 
     def run(self) -> None:
         """Run until all experiments have ended, or their time has.
@@ -168,7 +178,7 @@ class Driver:
 
     def _look(self, now: float) -> None:
         """Bring the state up to date."""
-        self._state = replace(self._state, stop=self.stopping.first)
+        self._state = replace(self._state, stop=self.stopping.first or self._state.stop)
         outcomes = {
             name: attempt.outcome
             for name, attempt in self._attempts.items()
@@ -216,7 +226,7 @@ class Driver:
     def _write_the_last(self) -> None:
         """Wait for the errands that are left. A result that is not written counts as decided."""
         state, now = self._state, time.monotonic()
-        hurry = state.stop or state.lost or state.away
+        hurry = self.stopping.first or state.lost or state.away
         until = now + (LAST_SECONDS if hurry else state.limits.storage_wait)
         while not self._errands.close(POLL_SECONDS) and time.monotonic() < until:
             if self.stopping.first:
@@ -342,6 +352,9 @@ def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
     settings = ready.settings
     forward = forwards(ready.experiments, ready.index.image_shape)
     order = longest_first(ready.experiments, forward)
+    if settings.budget is not None:
+        # It is worth most with what takes least.
+        order.reverse()
     return State(
         tuple(
             Standing(
@@ -360,5 +373,6 @@ def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
             stall=60 * settings.stall,
             deadline=60 * settings.deadline if settings.deadline else None,
             storage_wait=60 * settings.storage_wait,
+            budget=allowed_seconds(settings, ready.admission.gpus_per_worker),
         ),
     )

@@ -19,6 +19,8 @@ class Limits(NamedTuple):
     stall: float
     deadline: float | None
     storage_wait: float
+    budget: float | None = None
+    """Time of all workers together; None for no limit."""
 
 
 class Outcome(NamedTuple):
@@ -37,7 +39,8 @@ class Outcome(NamedTuple):
 class Stop(NamedTuple):
     """A stop request."""
 
-    signal: signal.Signals
+    signal: signal.Signals | None
+    """None: the budget is spent."""
     asked: float
 
 

@@ -54,6 +54,8 @@ class RunPart(Part):
     """Where the data set was read."""
     price: PriceRecord | None
     """What an hour costs, with which `money` was calculated; null without `--price`."""
+    budget_spent: str | None
+    """The budget that ended the run, as `--budget` said; null if none did."""
     cost: CostPart | None
     """Of all trainings; null if that of one is not known."""
 
