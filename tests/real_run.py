@@ -20,7 +20,7 @@ against what would never end."""
 
 EPOCH_TIMES = {
     "seconds", "images_per_second", "feature_seconds", "input_seconds", "validation_seconds",
-    "sum_seconds",
+    "sum_seconds", "joules", "energy_source",
 }  # fmt: skip
 """Fields of an `EpochRecord` that no two trainings have in common."""
 

@@ -112,6 +112,13 @@ class EpochRecord(Record):
     sum_seconds: float | None = None
     """Of `seconds`: it waited for the other workers' parts. What is left of `seconds` are training
     steps, with the sums of gradients in them."""
+    joules: float | None = None
+    """That the workers used since the record before, all of them together; see
+    `tlcluster.training.energy`. None in runs of version 0.1.0, and if a GPU does not count its
+    energy."""
+    energy_source: str = ""
+    """Where `joules` comes from on the first worker's node: `RAPL`, `an estimate`, or `NVML and`
+    one of them."""
 
 
 Status = Literal["queued", "running", "finished", "failed", "interrupted"]
@@ -158,6 +165,9 @@ class ExperimentResult(Record):
     """That of `EpochRecord`, of the test and of what was computed after the last epoch."""
     test_seconds: float | None = None
     """Of `wall_seconds`: the test."""
+    joules: float | None = None
+    """That of `EpochRecord`, of the test."""
+    energy_source: str = ""
 
     @property
     def reserved_seconds(self) -> float | None:

@@ -62,7 +62,7 @@ def test_what_is_closest_to_its_end_gets_the_last_tenth() -> None:
     run.progress("a", at(9, 10))
     run.progress("b", at(2, 10))
     assert run.step(220) == ()  # 880 of 1000
-    # Of `a`, 1.5 epochs are left and take 80 worker-seconds; what is left then is too little for `b`.
+    # 1.5 epochs of `a` take 80 worker-seconds. What is left then is too little for `b`.
     assert run.step(6) == (AskToStop("b"),)
     assert run.step(1) == ()
     run.outcomes["b"] = Outcome(None)

@@ -82,6 +82,8 @@ def write_tiny_training(store: Store, folder: str, wrong: list[int], seed: int =
             gpu_seconds=0.0,
             feature_seconds={"76/train/plain": 1.0, "76/test/plain": 0.0},
             test_seconds=1.5,
+            joules=180.0,
+            energy_source="RAPL",
         ),
     )
     label = np.repeat([0, 1], 4)
@@ -120,6 +122,8 @@ def tiny_epoch(epoch: int, loss: float) -> EpochRecord:
         input_seconds=0.25,
         validation_seconds=0.5,
         sum_seconds=0.0,
+        joules=90.0,
+        energy_source="RAPL",
     )
 
 

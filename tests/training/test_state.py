@@ -9,6 +9,7 @@ from tlcluster.training.state import (
     Scores,
     StepSums,
     TrainingState,
+    Used,
     after_epoch,
     after_steps,
     is_over,
@@ -36,8 +37,9 @@ def trained(accuracies: list[int]) -> TrainingState:
             break
         state = after_steps(state, 4, StepSums(230.0, 20, 200, 0), 2.0, waited=0.25)
         scores = Scores(150.0, correct, 100)
+        used = Used({"a": 1.5}, 7.0, "RAPL")
         times = {"validation_seconds": 0.5, "sum_seconds": 0.125}
-        state = after_epoch(state, scores, SCHEDULE, **times, feature_seconds={"a": 1.5})
+        state = after_epoch(state, scores, SCHEDULE, **times, used=used)
     return state
 
 
@@ -66,6 +68,8 @@ def test_an_epoch_record_holds_the_means_of_the_epoch() -> None:
         "input_seconds": 0.25,
         "validation_seconds": 0.375,
         "sum_seconds": 0.125,
+        "joules": 7.0,
+        "energy_source": "RAPL",
     }
     assert (state.epoch, state.step, state.rows, state.train_seconds) == (2, 0, 0, 0.0)
     assert state.input_seconds == 0.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tlcluster.experiments import StudyResult
-from tlcluster.report.cost import Cost, hours
+from tlcluster.report.cost import Cost, hours, kilowatt_hours
 from tlcluster.report.formats import number, percent, plain, points
 from tlcluster.report.metrics import Metrics
 from tlcluster.report.seeds.accuracy import Accuracy
@@ -250,6 +250,7 @@ COLUMNS = (
     Column("gpu_hours", _of_cost(lambda of: hours(of.gpu_seconds))),
     Column("feature_worker_hours", _of_cost(lambda of: hours(of.feature_seconds))),
     Column("money", _of_cost(lambda of: of.money)),
+    Column("energy_kwh", _of_cost(lambda of: kilowatt_hours(of.joules))),
     Column("seed", lambda row: row.replicate.seed),
 )  # fmt: skip
 """Of one training, in the order of the files. Within a group the page has the same order."""
@@ -305,6 +306,7 @@ ACROSS = (
     Column("gpu_hours_sum", _of_all_costs(lambda of: hours(of.gpu_seconds))),
     Column("feature_worker_hours_sum", _of_all_costs(lambda of: hours(of.feature_seconds))),
     Column("money_sum", _of_all_costs(lambda of: of.money)),
+    Column("energy_kwh_sum", _of_all_costs(lambda of: kilowatt_hours(of.joules))),
     Column("", _statuses, "Status", group=REST, word=True),
 )  # fmt: skip
 """Of all seeds of an experiment, after `COLUMNS` in `summary.csv`; means are over the seeds that

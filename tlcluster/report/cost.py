@@ -30,6 +30,10 @@ class Cost(NamedTuple):
     """None without a price."""
     shares: Shares | None = None
     """Where the time went; None in runs of version 0.1.0."""
+    joules: float | None = None
+    """None in runs of version 0.1.0, and if a GPU did not count its energy."""
+    energy_source: str = ""
+    """Where `joules` comes from, in words."""
 
 
 class Spent(NamedTuple):
@@ -40,6 +44,8 @@ class Spent(NamedTuple):
     features: Mapping[str, float]
     """Group of features that it read → seconds in which its workers computed some of them."""
     shares: Shares | None = None
+    joules: float | None = None
+    energy_source: str = ""
 
 
 def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | None:
@@ -63,7 +69,24 @@ def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | No
     # The time of an attempt is lost with its driver; that of its features is not.
     known = min(1.0, seconds / total) if (total := sum(features.values())) else 1.0
     shared = {group: known * one for group, one in features.items()}
-    return Spent(seconds, gpus if seconds else 0.0, shared, shares(result, epochs))
+    joules, source = _energy(result, epochs)
+    if not seconds:
+        gpus = joules = 0.0
+    return Spent(seconds, gpus, shared, shares(result, epochs), joules, source)
+
+
+def _energy(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> tuple[float | None, str]:
+    """Joules and their source. What a failed attempt used after its last epoch is in no record."""
+    records = [*epochs, *([result] if result.status == "finished" else [])]
+    known = [one.joules for one in records if one.joules is not None]
+    if not records or len(known) < len(records):
+        return None, ""
+    return sum(known), _sources(one.energy_source for one in records)
+
+
+def _sources(every: Iterable[str]) -> str:
+    """`RAPL`, or `RAPL; an estimate` if a training went on elsewhere."""
+    return "; ".join(sorted({one for one in every if one}))
 
 
 def shared_out(
@@ -72,29 +95,46 @@ def shared_out(
     """What each training of a run cost; None for one of which too little is known."""
     known = [one for one in every if one is not None]
     groups = {group for one in known for group in one.features}
-    # Part of each training that read a group: (worker-seconds, GPU-seconds).
     parts = {}
     for group in sorted(groups):
         readers = [one for one in known if group in one.features]
-        seconds = [one.features[group] for one in readers]
-        gpus = [_gpus(one) * taken for one, taken in zip(readers, seconds, strict=True)]
-        parts[group] = sum(seconds) / len(readers), sum(gpus) / len(readers)
+        computed = [_of_time(one, one.features[group]) for one in readers]
+        parts[group] = _Part(
+            *(sum(values) / len(readers) for values in zip(*computed, strict=True))
+        )
     return [None if one is None else _cost(one, parts, price) for one in every]
 
 
-def _gpus(one: Spent) -> float:
-    """GPUs of a worker; 0 if they are not known."""
-    return (one.gpu_seconds or 0.0) / one.worker_seconds if one.worker_seconds else 0.0
+class _Part(NamedTuple):
+    """What some time of workers costs."""
+
+    worker_seconds: float
+    gpu_seconds: float
+    joules: float
 
 
-def _cost(one: Spent, parts: Mapping[str, tuple[float, float]], price: PriceRecord | None) -> Cost:
+def _of_time(one: Spent, seconds: float) -> _Part:
+    """What so much time of its workers costs; what is not known counts as 0."""
+    share = seconds / one.worker_seconds if one.worker_seconds else 0.0
+    return _Part(seconds, share * (one.gpu_seconds or 0.0), share * (one.joules or 0.0))
+
+
+def _cost(one: Spent, parts: Mapping[str, _Part], price: PriceRecord | None) -> Cost:
     computed = sum(one.features.values())
-    taken = sum(parts[group][0] for group in one.features)
-    on_gpus = sum(parts[group][1] for group in one.features)
-    own = max(0.0, one.worker_seconds - computed)
-    seconds = own + taken
-    gpus = None if one.gpu_seconds is None else own * _gpus(one) + on_gpus
-    return Cost(seconds, gpus, taken, computed, price and money(price, seconds, gpus), one.shares)
+    own = _of_time(one, max(0.0, one.worker_seconds - computed))
+    read = [parts[group] for group in one.features]
+    seconds, gpus, joules = (sum(values) for values in zip(own, *read, strict=True))
+    known_gpus = None if one.gpu_seconds is None else gpus
+    return Cost(
+        worker_seconds=seconds,
+        gpu_seconds=known_gpus,
+        feature_seconds=sum(part.worker_seconds for part in read),
+        computed_seconds=computed,
+        money=money(price, seconds, known_gpus) if price else None,
+        shares=one.shares,
+        joules=None if one.joules is None else joules,
+        energy_source=one.energy_source,
+    )
 
 
 def together(costs: Iterable[Cost | None]) -> Cost | None:
@@ -111,6 +151,8 @@ def together(costs: Iterable[Cost | None]) -> Cost | None:
         sum(one.computed_seconds for one in found),
         _sum(one.money for one in found),
         added(known_shares) if len(known_shares) == len(found) else None,
+        _sum(one.joules for one in found),
+        _sources(source for one in found for source in one.energy_source.split("; ")),
     )
 
 
@@ -124,3 +166,8 @@ def _sum(values: Iterable[float | None]) -> float | None:
 def hours(seconds: float | None) -> float | None:
     """Seconds as hours."""
     return None if seconds is None else seconds / 3600
+
+
+def kilowatt_hours(joules: float | None) -> float | None:
+    """Joules as kilowatt-hours."""
+    return None if joules is None else joules / 3.6e6

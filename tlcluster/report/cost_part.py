@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tlcluster.report.cost import Cost, hours
+from tlcluster.report.cost import Cost, hours, kilowatt_hours
 from tlcluster.report.scores import Number, Part
 from tlcluster.report.shares import fractions
 
@@ -36,6 +36,14 @@ class CostPart(Part):
     """Time in which its own workers computed features, for itself and for others."""
     money: Number
     """In the currency of the run's `price`; null without one."""
+    energy_kwh: Number
+    """Of processors and GPUs, with its part of shared features; null in runs of version 0.1.0, and
+    if a GPU did not count its energy. `energy_source` says whether it is an estimate."""
+    energy_source: str
+    """`RAPL`: the processors' counters, of which a worker has its part of the node's CPU time; `an
+    estimate`: 12 W for each busy core; `NVML and` one of them: the GPUs' counters, and for the
+    processors one of these. Several are separated by semicolons. Empty if `energy_kwh` is null or
+    no energy was used."""
     utilisation: UtilisationPart | None
     """null in runs of version 0.1.0, and without any time."""
 
@@ -49,5 +57,7 @@ def cost_fields(of: Cost) -> dict[str, Any]:
         "feature_worker_hours": hours(of.feature_seconds),
         "computed_worker_hours": hours(of.computed_seconds),
         "money": of.money,
+        "energy_kwh": kilowatt_hours(of.joules),
+        "energy_source": of.energy_source,
         "utilisation": parts and parts._asdict(),
     }

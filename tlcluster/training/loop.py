@@ -11,8 +11,8 @@ from tlcluster.dataset.shards import Index
 from tlcluster.records import EpochRecord
 from tlcluster.training.data import Feed
 from tlcluster.training.evaluate import Evaluator
-from tlcluster.training.feature_times import FeatureTimes
 from tlcluster.training.inputs import Inputs, Step, split_part, training_steps
+from tlcluster.training.ledger import Ledger
 from tlcluster.training.network import Network
 from tlcluster.training.progress import Phase
 from tlcluster.training.reporter import Reporter
@@ -39,7 +39,7 @@ class Parts:
     evaluator: Evaluator
     saves: Saves
     reporter: Reporter
-    feature_times: FeatureTimes
+    ledger: Ledger
 
 
 class Loop:
@@ -111,6 +111,7 @@ class Loop:
             if sums.stops:
                 return False
             self._show(Phase.TRAINING)
+            parts.ledger.look()
             if parts.saves.is_due():
                 parts.saves.save(self.state)
         return True
@@ -130,7 +131,7 @@ class Loop:
                 parts.schedule,
                 validation_seconds=seconds,
                 sum_seconds=parts.evaluator.sum_seconds,
-                feature_seconds=parts.feature_times.since(),
+                used=parts.ledger.since(),
             )
             if self.state.improved:
                 parts.network.keep_best()

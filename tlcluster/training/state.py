@@ -27,6 +27,16 @@ class Scores(NamedTuple):
     rows: int
 
 
+class Used(NamedTuple):
+    """What all workers together have used since the record before, with the names of its fields."""
+
+    feature_seconds: dict[str, float] | None = None
+    """None without features."""
+    joules: float | None = None
+    """None if they are not known."""
+    energy_source: str = ""
+
+
 class TrainingState(Record):
     """Where a training stands, without its weights."""
 
@@ -107,7 +117,7 @@ def after_epoch(
     *,
     validation_seconds: float,
     sum_seconds: float = 0.0,
-    feature_seconds: dict[str, float] | None = None,
+    used: Used = Used(),  # noqa: B008 - frozen
 ) -> TrainingState:
     """The state at the start of the next epoch; the last record of its history is this epoch's.
 
@@ -115,7 +125,7 @@ def after_epoch(
         valid: what the validation of the epoch found.
         validation_seconds: that it took.
         sum_seconds: of it, those of the sum over the workers.
-        feature_seconds: see `EpochRecord`.
+        used: since the record of the epoch before.
     """
     accuracy = valid.correct / valid.rows
     record = EpochRecord(
@@ -128,10 +138,10 @@ def after_epoch(
         images_per_second=state.rows / state.train_seconds,
         learning_rate=schedule.rate(state.epoch, schedule.steps - 1),
         workers=schedule.workers,
-        feature_seconds=feature_seconds,
         input_seconds=state.input_seconds,
         validation_seconds=validation_seconds - sum_seconds,
         sum_seconds=sum_seconds,
+        **used._asdict(),
     )
     better = accuracy > state.best_accuracy
     ended = TrainingState(
