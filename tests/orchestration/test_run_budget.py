@@ -1,7 +1,12 @@
 """A budget: what it allows, and what still runs when it runs out."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from tlcluster.cost import Forward
+from tlcluster.orchestration import first_state
+from tlcluster.orchestration.admission import Admission
 from tlcluster.orchestration.board import Seen
 from tlcluster.orchestration.budget import allowed_seconds, given_up, is_closing, is_over
 from tlcluster.orchestration.decide import (
@@ -15,7 +20,9 @@ from tlcluster.orchestration.decide import (
     after,
     decide,
 )
+from tlcluster.orchestration.replicates import replicates
 from tlcluster.orchestration.state import Limits, Outcome, Standing, State, observed
+from tlcluster.records import ExperimentResult
 from tlcluster.settings import RunSettings
 from tlcluster.training.progress import Phase, Progress
 
@@ -130,3 +137,31 @@ def test_money_buys_hours_of_gpus_or_of_workers_without_any(
     flags: dict[str, str], gpus: float, seconds: float | None
 ) -> None:
     assert allowed_seconds(RunSettings(**flags), gpus) == seconds
+
+
+@pytest.mark.parametrize(
+    ("flags", "order"),
+    [({}, ["finetuned", "frozen"]), ({"budget": "8"}, ["frozen", "finetuned"])],
+)
+def test_with_a_budget_what_takes_least_starts_first(
+    flags: dict[str, str], order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = RunSettings(experiments="frozen,finetuned", seeds="2", **flags)
+    chosen = given.recipe().chosen
+    monkeypatch.setattr(
+        first_state, "forwards", lambda *_: {one.name: Forward(1.0) for one in chosen}
+    )
+    ready = SimpleNamespace(
+        settings=given,
+        experiments=chosen,
+        replicates=replicates(chosen, (524, 525)),
+        index=SimpleNamespace(image_shape=(32, 32, 3)),
+        admission=Admission(2, 1.0, 0.0, 1, 1),
+    )
+    left = {one.key: ExperimentResult(status="queued") for one in ready.replicates}
+    left["frozen"] = ExperimentResult(status="interrupted", worker_seconds=60.0)
+    state = first_state.first_state(ready, left)  # type: ignore[arg-type]
+    names = [one.name for one in state.experiments]
+    assert names == [*order, *(f"{name}/seeds/525" for name in order)]
+    assert state["frozen"].earlier_seconds == 60.0
+    assert state.limits.budget == (8 * 3600 if flags else None)

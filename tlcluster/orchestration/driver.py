@@ -19,19 +19,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from tlcluster.checkup.versions import versions
-from tlcluster.cost import longest_first
 from tlcluster.errors import StoreUnavailable
 from tlcluster.money import money
 from tlcluster.orchestration import decide
 from tlcluster.orchestration.attempt import Attempt, reason
 from tlcluster.orchestration.board import Board, Seen, Since
-from tlcluster.orchestration.budget import allowed_seconds
 from tlcluster.orchestration.display import Display, Row
 from tlcluster.orchestration.errands import Errands, conclude_result, read_result, write_result
+from tlcluster.orchestration.first_state import first_state
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
 from tlcluster.orchestration.ready import Ready
-from tlcluster.orchestration.replicates import Replicate, seed_by_seed
-from tlcluster.orchestration.state import Limits, Standing, State, observed, recorded
+from tlcluster.orchestration.replicates import Replicate
+from tlcluster.orchestration.state import Standing, observed, recorded
 from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.orchestration.trainer import new_task, trainer_for, workers_now
 from tlcluster.orchestration.worker import Order
@@ -41,7 +40,6 @@ from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.task import Task, feature_key
-from tlcluster.training.work import forwards
 
 LEAVE_SECONDS = 5.0
 """Seconds to wait for Ray and for trainer threads on exit. If Ray is gone, it does not answer."""
@@ -344,35 +342,4 @@ def shown(replicate: Replicate, one: Standing, paid: str) -> Row:
         one.away if one.open else None,
         one.all_seconds,
         paid,
-    )
-
-
-def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
-    """What the driver knows at the start: the results that earlier drivers have left."""
-    settings = ready.settings
-    forward = forwards(ready.experiments, ready.index.image_shape)
-    order = longest_first(ready.experiments, forward)
-    if settings.budget is not None:
-        # It is worth most with what takes least.
-        order.reverse()
-    return State(
-        tuple(
-            Standing(
-                one.key,
-                one.experiment.epochs,
-                "finished" if earlier[one.key].status == "finished" else "queued",
-                attempts=earlier[one.key].attempts,
-                note="earlier" if earlier[one.key].status == "finished" else "",
-                earlier_seconds=earlier[one.key].reserved_seconds or 0.0,
-            )
-            for one in seed_by_seed(ready.replicates, order)
-        ),
-        Limits(
-            at_once=ready.admission.at_once,
-            retries=settings.retries,
-            stall=60 * settings.stall,
-            deadline=60 * settings.deadline if settings.deadline else None,
-            storage_wait=60 * settings.storage_wait,
-            budget=allowed_seconds(settings, ready.admission.gpus_per_worker),
-        ),
     )
