@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fake_run
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlcluster.records import EpochRecord, ExperimentResult, PriceRecord
@@ -26,6 +26,7 @@ def trainings(draw: st.DrawFn) -> Spent:
     return Spent(whole, draw(st.sampled_from([0.0, 0.25, 1.0])) * whole, features)
 
 
+@settings(max_examples=50)
 @given(st.lists(trainings(), min_size=1, max_size=6))
 def test_what_is_shared_out_adds_up_to_the_time_of_all_workers(every: list[Spent]) -> None:
     costs = [one for one in shared_out(every) if one is not None]
@@ -133,6 +134,8 @@ def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
         "feature_worker_hours": 0.25,
         "computed_worker_hours": 0.5,
         "money": 1.75,
+        "energy_kwh": pytest.approx(3500 / 3.6e6),  # features cost energy too
+        "energy_source": "NVML and an estimate",
         "utilisation": frozen["cost"]["utilisation"],
     }
     assert frozen["replicates"][1]["cost"]["worker_hours"] == 2.25
@@ -146,6 +149,7 @@ def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
     assert (row["worker_hours"], row["worker_hours_sum"]) == ("1.75", "4.0")
     assert [column.heading for column in cost_columns(run)] == [
         "Worker-hours", "of them features", "Features computed", "GPU-hours", "Cost, EUR",
+        "Energy, kWh",
     ]  # fmt: skip
 
 
@@ -167,7 +171,8 @@ def test_where_the_time_of_a_training_went() -> None:
 
 def test_where_the_time_went_is_unknown_of_earlier_versions_and_nothing_without_time() -> None:
     old = ExperimentResult(status="finished", wall_seconds=30.0)
-    assert shares(old, (epoch(1), epoch(2))) is None
+    untimed = epoch(1).model_copy(update={"input_seconds": None})
+    assert shares(old, (untimed, epoch(2))) is None
     assert shares(old, ()) is None
     never = shares(ExperimentResult(status="queued"), ())
     assert never == Shares()
