@@ -63,7 +63,8 @@ def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | No
     if seconds is None:
         return None
     features: dict[str, float] = {}
-    for record in (*epochs, result):
+    records: list[EpochRecord | ExperimentResult] = [*epochs, result]
+    for record in records:
         for group, taken in (record.feature_seconds or {}).items():
             features[group] = features.get(group, 0.0) + taken
     # The time of an attempt is lost with its driver; that of its features is not.
@@ -77,7 +78,9 @@ def spent(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> Spent | No
 
 def _energy(result: ExperimentResult, epochs: Sequence[EpochRecord]) -> tuple[float | None, str]:
     """Joules and their source. What a failed attempt used after its last epoch is in no record."""
-    records = [*epochs, *([result] if result.status == "finished" else [])]
+    records: list[EpochRecord | ExperimentResult] = [*epochs]
+    if result.status == "finished":
+        records.append(result)
     known = [one.joules for one in records if one.joules is not None]
     if not records or len(known) < len(records):
         return None, ""
