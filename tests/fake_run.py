@@ -184,6 +184,7 @@ def epoch_records(
         reached = 1 - math.exp(-4.5 * epoch / shape.best)
         fall = 0.012 * max(0, epoch - shape.best) / 10
         noise = rng.normal(0, 0.003, 4)
+        seconds = images / shape.speed * 1.22 * (1 + abs(noise[0]))
         lines.append(
             EpochRecord(
                 epoch=epoch,
@@ -203,10 +204,15 @@ def epoch_records(
                         shape.accuracy - 0.0005,
                     )
                 ),
-                seconds=images / shape.speed * 1.22 * (1 + abs(noise[0])),
+                seconds=seconds,
                 images_per_second=shape.speed * (1 + noise[1] * 4),
                 learning_rate=1e-3,
                 workers=2,
+                input_seconds=(0.3 if epoch == 1 else 0.04) * seconds,
+                validation_seconds=0.16 * seconds,
+                sum_seconds=0.02 * seconds,
+                joules=500.0 * seconds,
+                energy_source="NVML and an estimate",
             )
         )
     return lines
@@ -228,6 +234,10 @@ def experiment_result(name: str, **changes: Any) -> ExperimentResult:
             "wall_seconds": shape.epochs * 90_000 / shape.speed * 1.22 + 21.0,
             "startup_seconds": 31.5,
             "images_per_second": float(shape.speed),
+            "gpu_seconds": 2 * (shape.epochs * 90_000 / shape.speed * 1.22 + 21.0),
+            "test_seconds": 0.1 * 90_000 / shape.speed + 1.0,
+            "joules": 4_000.0,
+            "energy_source": "NVML and an estimate",
             **changes,
         }
     )

@@ -18,6 +18,12 @@ PATIENCE = 1200.0
 """Seconds to wait for what never takes so long, also on a slow machine that does other work; only
 against what would never end."""
 
+EPOCH_TIMES = {
+    "seconds", "images_per_second", "feature_seconds", "input_seconds", "validation_seconds",
+    "sum_seconds", "joules", "energy_source",
+}  # fmt: skip
+"""Fields of an `EpochRecord` that no two trainings have in common."""
+
 
 class Process(NamedTuple):
     """A process of this machine; its start tells it from a later one with the same number."""

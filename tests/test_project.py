@@ -437,6 +437,12 @@ def test_what_no_ignore_file_names_would_travel(tmp_path: Path) -> None:
     ]
 
 
+def test_every_room_is_in_the_package() -> None:
+    rooms = sorted(path.parent for path in (ROOT / "tlcluster").rglob("__init__.py"))
+    names = [".".join(room.relative_to(ROOT).parts) for room in rooms]
+    assert PYPROJECT["tool"]["setuptools"]["packages"] == names
+
+
 def test_a_wheel_carries_the_sample_and_the_templates(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(

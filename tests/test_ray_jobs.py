@@ -16,7 +16,7 @@ import pytest
 from k8s_container import why_not
 from ray_lab import Node, RayLab, forbid, one_more, ray_lab
 from readme import recipe
-from real_run import PATIENCE, Command
+from real_run import EPOCH_TIMES, PATIENCE, Command
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.orchestration.environment import FORWARDED
@@ -331,7 +331,7 @@ def test_no_job_leaves_anything_on_the_cluster(stages: dict[str, Stage]) -> None
 
 
 def untimed(records: list[EpochRecord]) -> list[dict[str, Any]]:
-    return [record.model_dump(exclude={"seconds", "images_per_second"}) for record in records]
+    return [record.model_dump(exclude=EPOCH_TIMES) for record in records]
 
 
 def test_submitted_again_the_same_run_goes_on(stages: dict[str, Stage]) -> None:

@@ -82,12 +82,24 @@ REFUSED = {
     "--threads 0": POSITIVE,
     "--retries -1": "input should be greater than or equal to 0",
     "--cache-gib inf": "input should be a finite number",
+    "--price 2.50": "give an amount above 0 and the three letters of its currency, such as 2.50USD",
+    "--budget 0": "give worker-hours above 0, such as 8, or an amount of money, such as 30USD",
+    "--budget 8h": "give worker-hours above 0, such as 8, or an amount of money, such as 30USD",
+    "--budget 30USD": "a budget of money needs a price; add --price, such as 2.50USD",
 }
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
 def test_what_a_run_may_not_be_told_is_one_line_that_repeats_it(arguments: str) -> None:
     assert refusal(RunSettings, arguments.split()) == f"{arguments}: {REFUSED[arguments]}"
+
+
+def test_a_budget_and_a_price_have_the_same_currency() -> None:
+    assert told("--price", "2.50USD", "--budget", "30USD").allowance == (30.0, "USD")
+    assert told("--price", "2.50USD", "--budget", "30").allowance == 30.0
+    assert refusal(RunSettings, ["--price", "2.50USD", "--budget", "30EUR"]) == (
+        "--budget 30EUR: --price is 2.50USD; give both in the same currency"
+    )
 
 
 def test_a_wrong_set_is_told_whichever_experiments_are_chosen() -> None:

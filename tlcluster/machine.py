@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+WATTS = 12.0
+"""Of a busy core, if its energy cannot be measured: what Green Algorithms takes for any processor
+(Lannelongue, Grealey and Inouye, Advanced Science 8 (2021) 2100707)."""
+
 
 def local_cpus() -> int:
     """Cores that this process may use."""

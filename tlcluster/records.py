@@ -100,6 +100,25 @@ class EpochRecord(Record):
     learning_rate: float
     """Of its last step."""
     workers: int
+    feature_seconds: dict[str, float] | None = None
+    """Group of features → seconds in which workers computed some of them, all workers together,
+    since the record before. The groups are those that the epoch read; see
+    `tlcluster.training.feature_key.FeatureKey.group`. None in runs of version 0.1.0."""
+    input_seconds: float | None = None
+    """Of `seconds`: the first worker's training steps waited for input; see
+    `tlcluster.training.waiting`. None in runs of version 0.1.0, like the next two."""
+    validation_seconds: float | None = None
+    """Of `seconds`: the first worker validated its part."""
+    sum_seconds: float | None = None
+    """Of `seconds`: it waited for the other workers' parts. What is left of `seconds` are training
+    steps, with the sums of gradients in them."""
+    joules: float | None = None
+    """That the workers used since the record before, all of them together; see
+    `tlcluster.training.energy`. None in runs of version 0.1.0, and if a GPU does not count its
+    energy."""
+    energy_source: str = ""
+    """Where `joules` comes from on the first worker's node: `RAPL`, `an estimate`, or `NVML and`
+    one of them."""
 
 
 Status = Literal["queued", "running", "finished", "failed", "interrupted"]
@@ -137,6 +156,27 @@ class ExperimentResult(Record):
     sha256: dict[str, str] = {}
     """Of the files that the training wrote at its end, by their name. Empty in runs of version
     0.1.0."""
+    worker_seconds: float | None = None
+    """From the start of its workers to their end, of all workers and attempts together. None in
+    runs of version 0.1.0 and if the driver was killed at the end; see `reserved_seconds`."""
+    gpu_seconds: float | None = None
+    """The same times the GPUs that a worker reserved."""
+    feature_seconds: dict[str, float] | None = None
+    """That of `EpochRecord`, of the test and of what was computed after the last epoch."""
+    test_seconds: float | None = None
+    """Of `wall_seconds`: the test."""
+    joules: float | None = None
+    """That of `EpochRecord`, of the test."""
+    energy_source: str = ""
+
+    @property
+    def reserved_seconds(self) -> float | None:
+        """`worker_seconds`, or its time times the workers that it had at its end; None if it is
+        not known how many these were."""
+        if self.worker_seconds is not None:
+            return self.worker_seconds
+        known = self.workers or not self.wall_seconds
+        return self.wall_seconds * len(self.workers) if known else None
 
 
 class DatasetRecord(Record):
@@ -184,6 +224,15 @@ class LooksRecord(Record):
     most: int
 
 
+class PriceRecord(Record):
+    """What an hour costs, as `--price` says."""
+
+    amount: float = Field(ge=0, allow_inf_nan=False)
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    per: Literal["GPU-hour", "worker-hour"]
+    """A run without GPUs pays for its workers."""
+
+
 class RunManifest(Record):
     """One run: who, when, where, from what."""
 
@@ -227,6 +276,10 @@ class RunManifest(Record):
     """When results decide about more seeds; None if they do not."""
     audit_sha256: str | None = None
     """Of the run's copy of its data set's audit, `audit.json`; None without one."""
+    price: PriceRecord | None = None
+    """The last that was given; None if none was."""
+    budget_spent: str | None = None
+    """The budget that ended the run, as `--budget` said; None if none did."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from tlcluster.backbones import BACKBONES
 from tlcluster.cli import nearest
 from tlcluster.experiments import EXPERIMENTS, MOST_EPOCHS
 from tlcluster.leakage import BOUND
+from tlcluster.money import Money, parse_budget, parse_money
 from tlcluster.recipe_files import PROFILES, profile_name
 from tlcluster.recipes import Recipe, resolve
 from tlcluster.records import FEATURES
@@ -224,11 +225,56 @@ class CommonSettings(TrainingSettings):
         le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},
     )
+    price: str | None = Field(
+        None,
+        description="what an hour of a GPU costs, or of a worker if workers have no GPU, such as "
+        "2.50USD; the report then has costs in money",
+        json_schema_extra={"metavar": "MONEY"},
+    )
+    budget: str | None = Field(
+        None,
+        description="worker-hours that the run may take, all experiments and earlier commands "
+        "together, or with --price an amount of money, such as 30USD; the experiments that take "
+        "least start first, what is closest to its end goes on longest, and all else goes on "
+        "with a larger budget [no limit]",
+        json_schema_extra={"metavar": "HOURS|MONEY"},
+    )
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """All seeds of the run, its first one first."""
         return parse_seeds(self.seeds, self.seed)
+
+    @property
+    def money_an_hour(self) -> Money | None:
+        """`price` as an amount."""
+        return None if self.price is None else parse_money(self.price)
+
+    @field_validator("price")
+    @classmethod
+    def _sane_price(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_money(value)
+        return value
+
+    @property
+    def allowance(self) -> float | Money | None:
+        """`budget`: worker-hours, or money in the currency of `price`."""
+        return None if self.budget is None else parse_budget(self.budget)
+
+    @field_validator("budget")
+    @classmethod
+    def _sane_budget(cls, value: str | None, info: ValidationInfo) -> str | None:
+        budget = None if value is None else parse_budget(value)
+        if isinstance(budget, Money) and "price" in info.data:  # else it is refused for itself
+            price = info.data["price"]
+            if price is None:
+                raise ValueError("a budget of money needs a price; add --price, such as 2.50USD")
+            if parse_money(price).currency != budget.currency:
+                raise ValueError(f"--price is {price}; give both in the same currency")
+        if isinstance(budget, float) and budget > MOST_MINUTES:
+            raise ValueError(f"input should be less than or equal to {MOST_MINUTES}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -46,7 +46,7 @@ def _watch(module: Any) -> None:
     rank = task.get("task", {}).get("index", 0)
     log = Path(FOLDER) / f"steps-{rank}-{os.getpid()}"
 
-    def watched(state: Any, steps: int, *rest: Any) -> Any:
+    def watched(state: Any, steps: int, *rest: Any, **more: Any) -> Any:
         with log.open("a") as lines:
             print(state.epoch, state.step, steps, file=lines)
         # Each happens once: the worker that comes after this one finds no such file.
@@ -54,7 +54,7 @@ def _watch(module: Any) -> None:
             raise RuntimeError("the drill's own exception")
         if _take(f"never-enter-{rank}"):
             time.sleep(100_000)
-        return after_steps(state, steps, *rest)
+        return after_steps(state, steps, *rest, **more)
 
     module.after_steps = watched
 

@@ -357,3 +357,21 @@ def test_a_result_that_turns_out_finished_has_no_note() -> None:
     assert run.state["a"].note == "its worker died"
     assert recorded(run.state, "a", "failed", 1.0)["a"].note == "its worker died"
     assert recorded(run.state, "a", "finished", 1.0)["a"].note == ""
+
+
+def test_workers_are_paid_for_from_their_start_to_their_end() -> None:
+    run = Run("a", "b", retries=1)
+    run.step()
+    run.step(5)  # nobody has started
+    run.seen = {"a": Seen((STEP,), 2), "b": Seen((), 1)}
+    run.step(1)
+    run.step(10)
+    run.outcomes["a"] = FAILED
+    run.step(3)
+    assert (run.state["a"].worker_seconds, run.state["b"].worker_seconds) == (2 * 13, 13)
+    run.seen["a"] = Seen((), 0)
+    run.step(20)
+    run.seen["a"] = Seen((STEP,), 1)
+    run.step(1)
+    run.step(4)
+    assert (run.state["a"].worker_seconds, run.state["b"].worker_seconds) == (26 + 4, 13 + 25)

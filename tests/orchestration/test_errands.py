@@ -143,3 +143,7 @@ def test_what_the_workers_have_finished_stays_finished(store: Outage) -> None:
     write_result(store, "frozen", finished)
     assert conclude_result(store, "frozen", FAILED) == finished
     assert read_result(store, "frozen") == finished
+    # Only the driver knows how long they were there.
+    timed = FAILED.model_copy(update={"worker_seconds": 9.0, "gpu_seconds": 4.5})
+    paid = finished.model_copy(update={"worker_seconds": 9.0, "gpu_seconds": 4.5})
+    assert conclude_result(store, "frozen", timed) == read_result(store, "frozen") == paid

@@ -96,6 +96,7 @@ class FakeDriver:
     def __init__(self, ready: Ready, manifest: Any, *stores: Any) -> None:
         self._ready, self._manifest, self._run = ready, manifest, stores[1]
         self.stopping, self.away, self.gave_up = StopRequests(), None, False
+        self.budget_spent = None
         self.statuses = {one.key: "finished" for one in ready.replicates}
 
     def run(self) -> None:

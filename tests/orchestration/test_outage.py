@@ -107,7 +107,7 @@ def results(place: Store, name: str, folder: Path) -> Any:
     return [without_times(whole[part]) for part in ("dataset", "experiments", "comparisons")]
 
 
-TIMES = {"wall_seconds", "startup_seconds", "images_per_second", "epoch_seconds", "store"}
+TIMES = {"wall_seconds", "startup_seconds", "images_per_second", "epoch_seconds", "cost", "store"}
 
 
 def without_times(value: Any) -> Any:

@@ -130,6 +130,21 @@ def test_the_table_shows_why_an_experiment_ended_with_its_numbers_as_they_were()
     assert shown(ENDED) == ENDED_SHOWN
 
 
+def test_the_table_shows_the_time_of_workers_once_there_is_some() -> None:
+    assert "worker-h" not in shown(UNDER_WAY)
+    rows = {name: row._replace(worker_seconds=5400.0) for name, row in ENDED.items()}
+    rows["augmented"] = rows["augmented"]._replace(worker_seconds=0.0)
+    text = shown(rows)
+    assert "worker-h" in text
+    assert text.count("1.50") == 3
+    assert "cost" not in text
+    priced = {name: row._replace(money="3.00 EUR") for name, row in rows.items()}
+    assert shown(priced).count("3.00") == 4
+    assert line("finetuned", rows["finetuned"]) == (
+        "finetuned    failed  1.50 worker-hours  a worker died [/oops] [[node]]"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "row", "said"),
     [

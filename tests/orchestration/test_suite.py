@@ -28,6 +28,8 @@ from tlcluster.orchestration.suite import (
     refuse_to_overwrite,
 )
 from tlcluster.records import RESULT, ExperimentResult, RunStatus, Status
+from tlcluster.report.page import render_page
+from tlcluster.report.runs import read_run
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
 
@@ -206,6 +208,18 @@ def test_a_run_is_finished_when_every_seed_is(
     assert set(manifest.results_sha256) == {"frozen", "frozen/seeds/525"}
 
 
+def test_a_run_that_its_budget_ended_says_so(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlcluster.report.write.write_report", lambda *_, **__: "report/index.html")
+    begun = some_manifest(status="running", experiments=("frozen",), finished=None)
+    write_manifest(run, begun)
+    ended(run, frozen="interrupted")
+    conclude(run, begun, seconds=5.0, budget="8")
+    manifest = read_manifest(run)
+    assert manifest is not None
+    assert (manifest.status, manifest.budget_spent) == ("interrupted", "8")
+    assert "Its budget, 8 worker-hours, was spent" in render_page(read_run(run), {})
+
+
 def test_what_another_driver_added_to_the_run_stays_in_it(run: Store) -> None:
     """As two `jobs/run_one.py` at the same time: the first to begin is the first to end."""
     first = some_manifest(status="running", experiments=("frozen",), settings={"frozen.epochs": 1})
@@ -239,7 +253,7 @@ def test_the_last_line_of_a_run_is_where_its_report_is(
     run: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suite, "conclude", lambda *_: "report/index.html")
-    driver: Any = SimpleNamespace(away=None)
+    driver: Any = SimpleNamespace(away=None, budget_spent=None)
     last = conclusion(driver, run, some_manifest(name="first"), 1.0)
     assert last == Conclusion(f"{run.url}/report/index.html", True)
 
@@ -259,5 +273,5 @@ def test_if_storage_goes_away_while_the_report_is_written_the_last_line_says_so(
         raise StoreUnavailable("no route")
 
     monkeypatch.setattr(suite, "conclude", fails)
-    driver: Any = SimpleNamespace(away=None)
+    driver: Any = SimpleNamespace(away=None, budget_spent=None)
     assert conclusion(driver, run, some_manifest(name="first"), 1.0) == Conclusion(AWAY, False)

@@ -19,7 +19,9 @@ from tlcluster.report.figures.architecture import architecture
 from tlcluster.report.figures.canvas import Figure, Line, Scored
 from tlcluster.report.figures.confusion import confusion
 from tlcluster.report.figures.per_class import per_class
+from tlcluster.report.figures.utilisation import Bar, utilisation
 from tlcluster.report.metrics import Predictions, evaluate
+from tlcluster.report.shares import Shares
 
 STYLES = style.styles(list(EXPERIMENTS))
 SVG = "{http://www.w3.org/2000/svg}"
@@ -44,6 +46,12 @@ def drawing(name: str) -> Figure:
 
 LINES = [line(name) for name in EXPERIMENTS]
 
+BARS = [
+    Bar("frozen", STYLES["frozen"], Shares(0.25, 0.5, 0.0, 0.125, 0.0, 0.125)),
+    Bar("finetuned", STYLES["finetuned"], Shares(0.875, 0.03125, 0.03125, 0.03125, 0.03125, 0.0)),
+]
+"""Where time went; see `Shares`."""
+
 EVERY: dict[str, Callable[[], Figure]] = {
     "validation_accuracy": lambda: curves.validation_curves(LINES, "accuracy"),
     "validation_loss": lambda: curves.validation_curves(LINES, "loss"),
@@ -53,6 +61,7 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "per_class_f1": lambda: per_class([scored("frozen"), scored("finetuned")], "f1"),
     "confusion_frozen": lambda: confusion(scored("frozen")),
     "architecture_regularized": lambda: drawing("regularized"),
+    "utilisation": lambda: utilisation(BARS),
 }
 
 
@@ -219,6 +228,17 @@ def test_frozen_layers_are_hatched_and_trained_ones_are_coloured() -> None:
 HOSTILE = ["<script>alert(1)</script>", "$\\frac$", "_hidden", "a" * 300, "\x00\x1b[31m", ""]
 
 
+def test_a_bar_says_how_large_its_parts_are(drawn: dict[str, Figure]) -> None:
+    figure = drawn["utilisation"]
+    shown = texts(figure)
+    assert {"frozen", "finetuned", *Shares._fields} <= set(shown)
+    # A part that is too small has no number.
+    numbers = [text for text in shown if text.isdecimal()]
+    assert [number for number in numbers if number in ("25", "50", "88")] == ["25", "50", "88"]
+    assert "3" not in numbers
+    assert "finetuned: steps 88 %, input 3 %" in figure.alt
+
+
 @pytest.mark.filterwarnings("error")
 def test_names_cannot_break_a_figure() -> None:
     classes = tuple(HOSTILE)
@@ -235,6 +255,8 @@ def test_names_cannot_break_a_figure() -> None:
         for in_base in (True, False)
     ]
     parsed(architecture("frozen", STYLES["frozen"], layers, 1).inline)
+    bars = [Bar(name, STYLES["frozen"], Shares(steps=1.0)) for name in HOSTILE]
+    parsed(utilisation(bars).inline)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,12 @@ def write_tiny_training(store: Store, folder: str, wrong: list[int], seed: int =
             wall_seconds=12.5,
             startup_seconds=7.25,
             images_per_second=64.0,
+            worker_seconds=18.0,
+            gpu_seconds=0.0,
+            feature_seconds={"76/train/plain": 1.0, "76/test/plain": 0.0},
+            test_seconds=1.5,
+            joules=180.0,
+            energy_source="RAPL",
         ),
     )
     label = np.repeat([0, 1], 4)
@@ -113,6 +119,11 @@ def tiny_epoch(epoch: int, loss: float) -> EpochRecord:
         images_per_second=64.0,
         learning_rate=1e-3,
         workers=1,
+        input_seconds=0.25,
+        validation_seconds=0.5,
+        sum_seconds=0.0,
+        joules=90.0,
+        energy_source="RAPL",
     )
 
 
@@ -212,6 +223,7 @@ def test_everything_a_run_leaves_is_written_and_the_page_comes_last(tiny: Direct
         "validation_loss",
         "accuracy_over_time",
         "images_per_second",
+        "utilisation",
         "per_class_precision",
         "per_class_recall",
         "per_class_f1",

@@ -5,6 +5,7 @@ A feed gives them to all steps of a training, and raises the errors of the strea
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -119,6 +120,23 @@ def test_a_feed_raises_the_error_of_its_source(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, feed.own_errors():
         step(feed.iterator)
     assert caught.value is error
+
+
+def test_a_feed_knows_how_long_a_call_waited_for_it() -> None:
+    def slow() -> Iterator[DataStep]:
+        for number in range(4):
+            if number != 1:
+                time.sleep(0.2)
+            yield made(2)
+
+    feed = Feed(tf.distribute.MultiWorkerMirroredStrategy(), slow, IMAGES)
+    step = tf.function(lambda batches: next(batches)[1])
+    waited = []
+    for _ in range(4):
+        began = time.monotonic()
+        step(feed.iterator)
+        waited.append(feed.waited(1, began, time.monotonic()))
+    assert max(waited[1], 0.0) < 0.1 < max(waited[2:])
 
 
 def test_a_feed_passes_on_errors_that_are_not_of_its_source() -> None:

@@ -260,6 +260,21 @@ def test_what_was_finished_between_a_look_and_a_claim_is_not_computed_again(
     assert len(store.computed) == 1
 
 
+def test_the_worker_that_computes_features_notes_how_long_it_took(
+    opened: Open, store: Watched
+) -> None:
+    first, second = opened(), opened()
+    store.before_put = lambda _: time.sleep(0.01)
+    for worker in (first, second):
+        worker.load("train", 1, 0)
+        worker.load("train", 2, 0)
+        worker.load("valid", PLAIN, 0)
+    assert list(first.seconds) == list(second.seconds)
+    names = [group.partition("/")[2] for group, seconds in first.seconds.items() if seconds]
+    assert names == ["train/views", "valid/plain"]
+    assert sorted(filter(None, map(str, second.seconds.values()))) == ["0.0"] * 2 + ["None"] * 3
+
+
 def test_an_error_in_the_middle_leaves_no_claim(opened: Open, store: Watched) -> None:
     def full(key: str) -> None:
         raise UserError(f"{key}: the disk is full")

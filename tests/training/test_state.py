@@ -12,6 +12,7 @@ from tlcluster.training.state import (
     Scores,
     StepSums,
     TrainingState,
+    Used,
     after_epoch,
     after_steps,
     is_over,
@@ -37,8 +38,11 @@ def trained(accuracies: list[int]) -> TrainingState:
     for correct in accuracies:
         if is_over(state, SCHEDULE):
             break
-        state = after_steps(state, 4, StepSums(230.0, 20, 200, 0), 2.0)
-        state = after_epoch(state, Scores(150.0, correct, 100), SCHEDULE, validation_seconds=0.5)
+        state = after_steps(state, 4, StepSums(230.0, 20, 200, 0), 2.0, waited=0.25)
+        scores = Scores(150.0, correct, 100)
+        used = Used({"a": 1.5}, 7.0, "RAPL")
+        times = {"validation_seconds": 0.5, "sum_seconds": 0.125}
+        state = after_epoch(state, scores, SCHEDULE, **times, used=used)
     return state
 
 
@@ -46,6 +50,8 @@ def test_steps_add_up_in_whatever_calls_they_come() -> None:
     sums = StepSums(2.5, 3, 10, 0)
     state = after_steps(after_steps(TrainingState(), 1, sums, 0.5), 8, sums, 1.5)
     assert state == TrainingState(step=9, loss_sum=5.0, correct=6, rows=20, train_seconds=2.0)
+    waited = after_steps(after_steps(state, 1, sums, 0.5, waited=0.25), 1, sums, 0.5, waited=0.5)
+    assert (waited.train_seconds, waited.input_seconds) == (3.0, 0.75)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -72,8 +78,15 @@ def test_an_epoch_record_holds_the_means_of_the_epoch() -> None:
         "images_per_second": 100.0,
         "learning_rate": 2e-3 * (4 / 18),  # of the last step
         "workers": 2,
+        "feature_seconds": {"a": 1.5},
+        "input_seconds": 0.25,
+        "validation_seconds": 0.375,
+        "sum_seconds": 0.125,
+        "joules": 7.0,
+        "energy_source": "RAPL",
     }
     assert (state.epoch, state.step, state.rows, state.train_seconds) == (2, 0, 0, 0.0)
+    assert state.input_seconds == 0.0
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12))

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from tlcluster.comparison.apart import settings_apart
 from tlcluster.comparison.gather import Entry, Gathered
 from tlcluster.comparison.pairs import not_paired, pairs, verdict
-from tlcluster.comparison.rows import DATA, PAGE, Row, all_rows, hours, worker_seconds
+from tlcluster.comparison.rows import DATA, PAGE, Row, all_rows, worker_seconds
 from tlcluster.report.columns import View
+from tlcluster.report.cost import hours
 from tlcluster.report.figures.style import COLOURS, styles
 from tlcluster.report.formats import (
     moment,

@@ -7,10 +7,11 @@ from typing import NamedTuple
 from tlcluster.comparison.gather import Entry, Gathered
 from tlcluster.report.columns import ACROSS, COLUMNS, STUDY, View, rows, text
 from tlcluster.report.columns import Row as ReportRow
+from tlcluster.report.cost import hours
 from tlcluster.report.formats import moment, number, shorten
 from tlcluster.report.page import workers
 from tlcluster.report.tables import csv_text
-from tlcluster.report.trained import ExperimentRun, Replicate
+from tlcluster.report.trained import ExperimentRun
 
 
 class Row(NamedTuple):
@@ -51,30 +52,13 @@ def all_rows(gathered: Gathered) -> list[Row]:
 
 
 def worker_seconds(experiment: ExperimentRun) -> float | None:
-    """The seconds of all its trainings, each times its workers; None if those of one are unknown.
-
-    A training counts with the workers that it had at its end.
-    """
-    parts = [_worker_seconds(one) for one in experiment.replicates]
-    known = [part for part in parts if part is not None]
-    return math.fsum(known) if len(known) == len(parts) else None
-
-
-def _worker_seconds(one: Replicate) -> float | None:
-    count = len(one.result.workers)
-    if count == 0 and (one.result.wall_seconds or one.status == "damaged"):
-        return None
-    return one.result.wall_seconds * count
+    """The time of the workers of all its trainings; None if that of one is unknown."""
+    return experiment.cost.worker_seconds if experiment.cost else None
 
 
 def hardware(experiment: ExperimentRun) -> str:
     """The devices of its workers, `2 × NVIDIA H100`; empty if none was recorded."""
     return workers(experiment)["devices"]
-
-
-def hours(seconds: float | None) -> float | None:
-    """Seconds as hours."""
-    return None if seconds is None else seconds / 3600
 
 
 def _of_report(heading: str, number: Callable[[Row], float | None] | None = None) -> Column:

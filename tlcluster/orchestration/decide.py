@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from tlcluster.orchestration.state import Outcome, Standing, State
+from tlcluster.orchestration import budget
+from tlcluster.orchestration.state import Outcome, Standing, State, Stop
 from tlcluster.records import Status
 
 GRACE_SECONDS = 1.0
@@ -17,7 +18,8 @@ GRACE_SECONDS = 1.0
 after its SIGTERM, and the report must be written by then."""
 
 PREEMPTION_GRACE_SECONDS = 90.0
-"""The same after SIGUSR1, with which Slurm announces the end of an allocation."""
+"""The same after SIGUSR1, with which Slurm announces the end of an allocation, and once the budget
+is spent."""
 
 PROBE_SECONDS = 10.0
 """How often the driver tries storage itself while a worker waits for it."""
@@ -59,11 +61,15 @@ class Probe(NamedTuple):
     """See whether the driver reaches storage."""
 
 
+class SpendNoMore(NamedTuple):
+    """The budget is spent: stop as after a stop request."""
+
+
 class Leave(NamedTuple):
     """All is over: end what still runs."""
 
 
-Action = Start | PlaceAgain | AskToStop | EndWorkers | Record | Probe | Leave
+Action = Start | PlaceAgain | AskToStop | EndWorkers | Record | Probe | SpendNoMore | Leave
 
 
 def decide(state: State, now: float) -> tuple[Action, ...]:
@@ -78,8 +84,13 @@ def decide(state: State, now: float) -> tuple[Action, ...]:
     if ending:
         records = (Record(one.name, *ending) for one in unfinished if one.recording is None)
         return (*records, Leave())
+    if not state.stop and budget.is_over(state):
+        return (SpendNoMore(),)
     actions = [act for one in unfinished if one.busy for act in _of_running(one, state, now)]
-    if not state.stop:
+    if budget.is_closing(state):
+        if not state.stop:
+            actions += [AskToStop(name) for name in budget.given_up(state, now)]
+    elif not state.stop:
         free = state.limits.at_once - sum(one.busy for one in unfinished)
         queued = [one for one in unfinished if one.status == "queued"]
         actions += [Start(one.name) for one in queued[: max(0, free)]]
@@ -93,7 +104,9 @@ def _ending(state: State, now: float) -> tuple[Status, str | None] | None:
     """How everything that is open ends now, if it does: status and error."""
     if state.stop:
         patience = (
-            PREEMPTION_GRACE_SECONDS if state.stop.signal == signal.SIGUSR1 else GRACE_SECONDS
+            PREEMPTION_GRACE_SECONDS
+            if state.stop.signal in (signal.SIGUSR1, None)
+            else GRACE_SECONDS
         )
         # Those whose result is being written are waited for as well.
         running = any(one.status == "running" for one in state.experiments)
@@ -138,7 +151,7 @@ def _concluded(one: Standing, outcome: Outcome, state: State) -> Action:
     """What follows the end of an attempt."""
     if outcome.finished:
         return Record(one.name, "finished", None)
-    if state.stop:
+    if state.stop or one.asked:
         return Record(one.name, "interrupted", None)
     if outcome.error is None:
         return Record(one.name, "failed", "its workers ended without a result")
@@ -180,5 +193,7 @@ def after(state: State, action: Action, now: float) -> State:
             return state.changed(name, recording=status, note=error or "")
         case Probe():
             return replace(state, probed=now)
+        case SpendNoMore():
+            return replace(state, stop=Stop(None, now))
         case _:
             return state

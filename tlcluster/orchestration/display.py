@@ -13,7 +13,7 @@ from rich.table import Table
 from tlcluster.orchestration.board import Since
 from tlcluster.records import Status
 from tlcluster.terminal import one_line, printable, redraws, say
-from tlcluster.training.progress import Phase, Progress, epochs_finished
+from tlcluster.training.progress import Phase, Progress, epochs_finished, seconds_left
 
 FRAME_LINES = 7
 """Lines of a terminal that the live table needs beside its rows: title, frame, heading, caption."""
@@ -38,6 +38,10 @@ class Row(NamedTuple):
     """Epochs that were finished before."""
     away: Since | None = None
     """Storage does not answer its workers."""
+    worker_seconds: float = 0.0
+    """Time of its workers, all of them together, under earlier drivers too."""
+    money: str = ""
+    """What this time costs; empty without a price."""
 
     @property
     def phase(self) -> Phase:
@@ -122,12 +126,22 @@ def table(
         result.caption_justify = "left"
     result.add_column("experiment")
     result.add_column("state")
+    spent = any(row.worker_seconds for row in rows.values())
+    priced = spent and any(row.money for row in rows.values())
     for column in ("epoch", "val. accuracy", "best", "images/s", "elapsed", "left"):
         result.add_column(column, justify="right")
+    if spent:
+        result.add_column("worker-h", justify="right")
+    if priced:
+        result.add_column("cost", justify="right")
     shown = fitting(rows, most)
     for name, row in shown.items():
         result.add_row(
-            f"[bold]{name}[/] {escape(printable(row.title))}", _state(row, now), *_numbers(row, now)
+            f"[bold]{name}[/] {escape(printable(row.title))}",
+            _state(row, now),
+            *_numbers(row, now),
+            *([worker_hours(row)] if spent else []),
+            *([row.money] if priced else []),
         )
     if len(shown) < len(rows):
         hidden = Counter(row.status for name, row in rows.items() if name not in shown)
@@ -202,30 +216,22 @@ def line(name: str, row: Row) -> str:
         parts.append(f"val. accuracy {percent(progress.accuracy)}")
         parts.append(f"best {percent(progress.best_accuracy)}")
         parts.append(f"{progress.images_per_second:,.0f} images/s")
+    if row.status not in ("queued", "running") and row.worker_seconds:
+        parts.append(f"{worker_hours(row)} worker-hours")
+        if row.money:
+            parts.append(row.money)
     if row.note:
         parts.append(one_line(row.note))
     return "  ".join(parts)
 
 
+def worker_hours(row: Row) -> str:
+    """What a training took so far; empty if it has had no workers."""
+    return f"{row.worker_seconds / 3600:.2f}" if row.worker_seconds else ""
+
+
 def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
-
-
-def seconds_left(progress: Progress, elapsed: float, resumed: int) -> float | None:
-    """Estimate the time until the last epoch at the present pace. Early stopping may end it sooner.
-
-    Args:
-        progress: how far the workers are.
-        elapsed: seconds that they took for it.
-        resumed: epochs that were finished before.
-
-    Returns:
-        Seconds; None while it is too early to say.
-    """
-    done = progress.epoch - 1 + progress.step / max(progress.steps, 1)
-    if done - resumed < 0.05:
-        return None
-    return elapsed / (done - resumed) * (progress.epochs - done)
 
 
 def duration(seconds: float) -> str:

@@ -19,17 +19,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from tlcluster.checkup.versions import versions
-from tlcluster.cost import longest_first
 from tlcluster.errors import StoreUnavailable
+from tlcluster.money import money
 from tlcluster.orchestration import decide
 from tlcluster.orchestration.attempt import Attempt, reason
 from tlcluster.orchestration.board import Board, Seen, Since
 from tlcluster.orchestration.display import Display, Row
 from tlcluster.orchestration.errands import Errands, conclude_result, read_result, write_result
+from tlcluster.orchestration.first_state import first_state
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
 from tlcluster.orchestration.ready import Ready
-from tlcluster.orchestration.replicates import Replicate, seed_by_seed
-from tlcluster.orchestration.state import Limits, Standing, State, observed, recorded
+from tlcluster.orchestration.replicates import Replicate
+from tlcluster.orchestration.state import Standing, observed, recorded
 from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.orchestration.trainer import new_task, trainer_for, workers_now
 from tlcluster.orchestration.worker import Order
@@ -39,7 +40,6 @@ from tlcluster.storage.scratch import scratch_folder
 from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.task import Task, feature_key
-from tlcluster.training.work import forwards
 
 LEAVE_SECONDS = 5.0
 """Seconds to wait for Ray and for trainer threads on exit. If Ray is gone, it does not answer."""
@@ -105,8 +105,17 @@ class Driver:
 
     @property
     def gave_up(self) -> bool:
-        """Whether it was asked to stop, or lost Ray or storage."""
-        return bool(self.stopping.first or self._state.lost or self._state.away)
+        """Whether it was asked to stop, spent its budget, or lost Ray or storage."""
+        return bool(
+            self.stopping.first or self._state.lost or self._state.away or self.budget_spent
+        )
+
+    @property
+    def budget_spent(self) -> str | None:
+        """The budget that has ended what was not finished, as it was given; None if none has."""
+        # Nothing else interrupts a training without a stop request.
+        ended = not self.stopping.first and "interrupted" in self.statuses.values()
+        return self._ready.settings.budget if ended else None
 
     def run(self) -> None:
         """Run until all experiments have ended, or their time has.
@@ -167,7 +176,7 @@ class Driver:
 
     def _look(self, now: float) -> None:
         """Bring the state up to date."""
-        self._state = replace(self._state, stop=self.stopping.first)
+        self._state = replace(self._state, stop=self.stopping.first or self._state.stop)
         outcomes = {
             name: attempt.outcome
             for name, attempt in self._attempts.items()
@@ -215,7 +224,7 @@ class Driver:
     def _write_the_last(self) -> None:
         """Wait for the errands that are left. A result that is not written counts as decided."""
         state, now = self._state, time.monotonic()
-        hurry = state.stop or state.lost or state.away
+        hurry = self.stopping.first or state.lost or state.away
         until = now + (LAST_SECONDS if hurry else state.limits.storage_wait)
         while not self._errands.close(POLL_SECONDS) and time.monotonic() < until:
             if self.stopping.first:
@@ -280,7 +289,17 @@ class Driver:
 
     def _rows(self) -> Mapping[str, Row]:
         """In the order of the report."""
-        return {key: shown(one, self._state[key]) for key, one in self._replicates.items()}
+        return {
+            key: shown(one, self._state[key], self._paid(self._state[key]))
+            for key, one in self._replicates.items()
+        }
+
+    def _paid(self, one: Standing) -> str:
+        """What its workers cost so far, in words; empty without a price."""
+        if (price := self._manifest.price) is None:
+            return ""
+        cost = money(price, one.all_seconds, self._gpu_seconds(one)) or 0.0
+        return f"{cost:,.2f} {price.currency}"
 
     def _delete(self, view: View) -> None:
         precisions = possible_precisions(self._ready.admission.gpus_per_worker)
@@ -290,8 +309,18 @@ class Driver:
         self, one: Standing, status: Status, error: str | None, now: float
     ) -> ExperimentResult:
         return ExperimentResult(
-            status=status, error=error, attempts=one.attempts, wall_seconds=self._seconds(one, now)
+            status=status,
+            error=error,
+            attempts=one.attempts,
+            wall_seconds=self._seconds(one, now),
+            worker_seconds=one.all_seconds,
+            gpu_seconds=self._gpu_seconds(one),
         )
+
+    def _gpu_seconds(self, one: Standing) -> float:
+        """Time of the GPUs that its workers have reserved, all drivers together."""
+        this = one.worker_seconds * self._ready.admission.gpus_per_worker
+        return (self._earlier[one.name].gpu_seconds or 0.0) + this
 
     def _seconds(self, one: Standing, now: float) -> float:
         """For how long a replicate has had workers, or waited for them, all drivers together."""
@@ -299,7 +328,7 @@ class Driver:
         return self._earlier[one.name].wall_seconds + this
 
 
-def shown(replicate: Replicate, one: Standing) -> Row:
+def shown(replicate: Replicate, one: Standing, paid: str) -> Row:
     """A replicate as a row of the table."""
     return Row(
         replicate.title,
@@ -311,30 +340,6 @@ def shown(replicate: Replicate, one: Standing) -> Row:
         one.ended,
         one.resumed,
         one.away if one.open else None,
-    )
-
-
-def first_state(ready: Ready, earlier: Mapping[str, ExperimentResult]) -> State:
-    """What the driver knows at the start: the results that earlier drivers have left."""
-    settings = ready.settings
-    forward = forwards(ready.experiments, ready.index.image_shape)
-    order = longest_first(ready.experiments, forward)
-    return State(
-        tuple(
-            Standing(
-                one.key,
-                one.experiment.epochs,
-                "finished" if earlier[one.key].status == "finished" else "queued",
-                attempts=earlier[one.key].attempts,
-                note="earlier" if earlier[one.key].status == "finished" else "",
-            )
-            for one in seed_by_seed(ready.replicates, order)
-        ),
-        Limits(
-            at_once=ready.admission.at_once,
-            retries=settings.retries,
-            stall=60 * settings.stall,
-            deadline=60 * settings.deadline if settings.deadline else None,
-            storage_wait=60 * settings.storage_wait,
-        ),
+        one.all_seconds,
+        paid,
     )

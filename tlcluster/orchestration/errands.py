@@ -103,15 +103,19 @@ def write_result(run: Store, folder: str, result: ExperimentResult) -> None:
 
 
 def conclude_result(run: Store, folder: str, result: ExperimentResult) -> ExperimentResult:
-    """Write how a training ended, unless its workers have finished it.
+    """Write how a training ended. If its workers have finished it, only the time that they took.
 
-    They write that last of all; what happens to them afterwards changes nothing.
+    They write their result last of all; what happens to them afterwards changes nothing else.
 
     Returns:
         The result that is there now.
     """
     found = read_result(run, folder)
     if found.status == "finished":
-        return found
+        if result.worker_seconds is None:
+            return found
+        # The workers do not know how long they were there.
+        spent = result.model_dump(include={"worker_seconds", "gpu_seconds"})
+        result = found.model_copy(update=spent)
     write_result(run, folder, result)
     return result

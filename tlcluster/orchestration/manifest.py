@@ -18,6 +18,7 @@ from tlcluster.records import (
     DatasetRecord,
     LooksRecord,
     NodeRecord,
+    PriceRecord,
     RunManifest,
     WeightsRecord,
 )
@@ -69,6 +70,7 @@ def new_manifest(
     store_url: str,
     seeds: tuple[int, ...],
     seed_counts: Mapping[str, int],
+    price: PriceRecord | None = None,
 ) -> RunManifest:
     """The manifest of a run that starts now.
 
@@ -101,6 +103,7 @@ def new_manifest(
         ),
         settings=dict(decided),
         recipe=recipe.text,
+        price=price,
     )
 
 
@@ -182,6 +185,7 @@ def continued(old: RunManifest, new: RunManifest, order: Sequence[str]) -> RunMa
             "started": old.started,
             "wall_seconds": old.wall_seconds,
             "audit_sha256": old.audit_sha256,
+            "price": new.price or old.price,
         }
     )
 

@@ -8,6 +8,7 @@ from rich.table import Table
 from tlcluster.cinic10 import SPLITS
 from tlcluster.experiments import Experiment, differences
 from tlcluster.orchestration.admission import Admission
+from tlcluster.orchestration.budget import allowed_seconds
 from tlcluster.orchestration.display import duration
 from tlcluster.orchestration.estimate import matrix_product_rate, seconds_alone
 from tlcluster.orchestration.ready import Ready
@@ -34,6 +35,9 @@ def show_plan(console: Console, ready: Ready) -> None:
         "cluster": cluster_line(ready.nodes),
         "at once": share_line(admission, len(ready.replicates)),
     }
+    if (allowed := allowed_seconds(settings, admission.gpus_per_worker)) is not None:
+        hours = f"{allowed / 3600:.3g} worker-hours for all of it, earlier commands included"
+        facts["budget"] = f"{settings.budget}: {hours}"
     for name, value in facts.items():
         say(console, f"{name:10s} {value}")
     works = ask_work(ready.experiments, image_shape=index.image_shape, classes=len(index.classes))

@@ -19,6 +19,8 @@ class Limits(NamedTuple):
     stall: float
     deadline: float | None
     storage_wait: float
+    budget: float | None = None
+    """Time of all workers together; None for no limit."""
 
 
 class Outcome(NamedTuple):
@@ -37,7 +39,8 @@ class Outcome(NamedTuple):
 class Stop(NamedTuple):
     """A stop request."""
 
-    signal: signal.Signals
+    signal: signal.Signals | None
+    """None: the budget is spent."""
     asked: float
 
 
@@ -64,6 +67,10 @@ class Standing:
     """Epochs that were finished before this driver."""
     workers: int = 0
     """Workers that have started."""
+    earlier_seconds: float = 0.0
+    """Time of its workers under earlier drivers, all of them together."""
+    worker_seconds: float = 0.0
+    """The same under this driver."""
     away: Since | None = None
     """Storage, as its workers see it."""
     outcome: Outcome | None = None
@@ -83,6 +90,16 @@ class Standing:
         """Whether it has workers or waits for them."""
         return self.status == "running" and self.recording is None
 
+    @property
+    def all_seconds(self) -> float:
+        """Time of its workers, all drivers together."""
+        return self.earlier_seconds + self.worker_seconds
+
+    @property
+    def paid_for(self) -> int:
+        """Workers that have started and not ended."""
+        return self.workers if self.busy and self.outcome is None else 0
+
 
 @dataclass(frozen=True)
 class State:
@@ -98,6 +115,8 @@ class State:
     """Storage, as the driver sees it."""
     probed: float | None = None
     """When the driver last tried storage because a worker waits for it."""
+    looked: float | None = None
+    """When it was observed last."""
 
     def __getitem__(self, name: str) -> Standing:
         return next(one for one in self.experiments if one.name == name)
@@ -129,6 +148,7 @@ def observed(
         away: whether the driver's own storage is away.
         now: the present time.
     """
+    passed = 0.0 if state.looked is None else now - state.looked
     experiments = []
     for one in state.experiments:
         board = seen.get(one.name, Seen())
@@ -139,6 +159,7 @@ def observed(
                 "workers": board.workers,
                 "away": board.away,
                 "outcome": outcomes.get(one.name),
+                "worker_seconds": one.worker_seconds + passed * one.paid_for,
             }
             if latest is not None and latest != one.progress:
                 changes |= {"progress": latest, "sign_of_life": now}
@@ -148,7 +169,7 @@ def observed(
                 # Its attempt may wait for the driver.
                 changes["sign_of_life"] = now
         experiments.append(replace(one, **changes))  # type: ignore[arg-type]
-    return replace(state, experiments=tuple(experiments), away=away)
+    return replace(state, experiments=tuple(experiments), away=away, looked=now)
 
 
 def recorded(state: State, name: str, status: Status, now: float) -> State:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from tlcluster import cli
 from tlcluster.checkup.stores import exercise, new_mark
 from tlcluster.dataset.pixels import images_of
 from tlcluster.errors import StoreUnavailable, UserError
+from tlcluster.money import price_record
 from tlcluster.orchestration.driver import Driver
 from tlcluster.orchestration.errands import read_result
 from tlcluster.orchestration.looks import next_look
@@ -49,7 +50,7 @@ MANIFEST_LOCK = ".manifest.lock"
 """Held by the driver that reads, writes or shows the manifest of a run: with `jobs/run_one.py`,
 several drivers may work on one run."""
 
-STATUS_OF_SIGNAL = {
+STATUS_OF_SIGNAL: Mapping[signal.Signals | None, int] = {
     signal.SIGINT: cli.INTERRUPTED,
     signal.SIGHUP: cli.HUNG_UP,
 }
@@ -120,10 +121,18 @@ def run_suite(settings: RunSettings, command: str, started: float) -> int:
                 if look is None:
                     trackers.finish(run.url, patience(driver.stopping, time.monotonic()))
     # After the block: Ray prints something when it ends, and this is the last line.
+    if budget := driver.budget_spent:
+        say(
+            console,
+            f"--budget {budget} is spent; what is not finished has a checkpoint, and the same "
+            "command with a larger budget goes on",
+        )
     say(console, last.line)
     statuses = set(driver.statuses.values())
     if "interrupted" in statuses and driver.stopping.first:
         return STATUS_OF_SIGNAL.get(driver.stopping.first.signal, cli.TERMINATED)
+    if driver.budget_spent:
+        return cli.INTERRUPTED
     return cli.FAILED if "failed" in statuses or not last.written else cli.OK
 
 
@@ -175,7 +184,7 @@ def conclusion(
     if driver.away is None:
         try:
             with held(run, MANIFEST_LOCK, wait=True):
-                index = conclude(run, manifest, seconds, look, data)
+                index = conclude(run, manifest, seconds, look, data, driver.budget_spent)
                 return Conclusion(f"{run.url}/{index}", True)
         except StoreUnavailable as error:
             why = str(error)
@@ -232,6 +241,7 @@ def begun_manifest(ready: Ready, run: Store, old: RunManifest | None, command: s
         store_url=ready.shown_store,
         seeds=ready.seeds,
         seed_counts=ready.counts,
+        price=price_record(ready.settings.money_an_hour, ready.admission.gpus_per_worker),
     )
     order = [experiment.name for experiment in ready.recipe.experiments]
     return manifest if old is None else continued(old, manifest, order)
@@ -261,6 +271,7 @@ def conclude(
     seconds: float,
     look: Look | None = None,
     data: Store | None = None,
+    budget: str | None = None,
 ) -> str:
     """Write the manifest's last state and the report; returns the report's key.
 
@@ -271,6 +282,7 @@ def conclude(
         look: reads test images for the report's pictures; None to go without those that are not
             kept yet.
         data: the store of the data set, whose audit the run takes.
+        budget: that ended the run, as it was given; None if none did.
     """
     manifest = read_manifest(run) or manifest
     if data is not None:
@@ -301,6 +313,7 @@ def conclude(
                 "finished": None if status == "running" else utc_now(),
                 "wall_seconds": manifest.wall_seconds + seconds,
                 "results_sha256": digests,
+                "budget_spent": budget,
             }
         ),
     )

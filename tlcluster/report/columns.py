@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tlcluster.experiments import StudyResult
+from tlcluster.report.cost import Cost, hours, kilowatt_hours
 from tlcluster.report.formats import number, percent, plain, points
 from tlcluster.report.metrics import Metrics
 from tlcluster.report.seeds.accuracy import Accuracy
@@ -142,6 +143,15 @@ def _of_accuracy(get: Callable[[Accuracy], Any]) -> Callable[[Row], Any]:
     return lambda row: get(row.experiment.accuracy) if row.experiment.accuracy else None
 
 
+def _of_cost(get: Callable[[Cost], float | None]) -> Callable[[Row], float | None]:
+    return lambda row: get(row.replicate.cost) if row.replicate.cost else None
+
+
+def _of_all_costs(get: Callable[[Cost], float | None]) -> Callable[[Row], float | None]:
+    """Of all seeds together."""
+    return lambda row: get(row.experiment.cost) if row.experiment.cost else None
+
+
 def _mean(get: Callable[[Metrics], float]) -> Callable[[Row], float | None]:
     """Over the seeds that were tested."""
     return lambda row: row.experiment.mean(get)
@@ -236,6 +246,11 @@ COLUMNS = (
     Column(
         "images_per_second", lambda row: row.replicate.result.images_per_second, "Images/s", _count
     ),
+    Column("worker_hours", _of_cost(lambda of: hours(of.worker_seconds))),
+    Column("gpu_hours", _of_cost(lambda of: hours(of.gpu_seconds))),
+    Column("feature_worker_hours", _of_cost(lambda of: hours(of.feature_seconds))),
+    Column("money", _of_cost(lambda of: of.money)),
+    Column("energy_kwh", _of_cost(lambda of: kilowatt_hours(of.joules))),
     Column("seed", lambda row: row.replicate.seed),
 )  # fmt: skip
 """Of one training, in the order of the files. Within a group the page has the same order."""
@@ -287,6 +302,11 @@ ACROSS = (
         lambda row: math.fsum(one.result.wall_seconds for one in row.experiment.replicates),
         "Time, {unit}", _time,
     ),
+    Column("worker_hours_sum", _of_all_costs(lambda of: hours(of.worker_seconds))),
+    Column("gpu_hours_sum", _of_all_costs(lambda of: hours(of.gpu_seconds))),
+    Column("feature_worker_hours_sum", _of_all_costs(lambda of: hours(of.feature_seconds))),
+    Column("money_sum", _of_all_costs(lambda of: of.money)),
+    Column("energy_kwh_sum", _of_all_costs(lambda of: kilowatt_hours(of.joules))),
     Column("", _statuses, "Status", group=REST, word=True),
 )  # fmt: skip
 """Of all seeds of an experiment, after `COLUMNS` in `summary.csv`; means are over the seeds that

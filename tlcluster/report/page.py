@@ -21,6 +21,7 @@ from tlcluster.report.columns import (
     rows,
     text,
 )
+from tlcluster.report.cost_table import cost_columns, energy_note
 from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.figures.style import COLOURS, Style, styles
 from tlcluster.report.formats import (
@@ -114,6 +115,8 @@ def render_page(run: Run, drawn: Mapping[str, Figure], pictures: Pictures = NONE
         columns=columns,
         groups=[(group, sum(column.group == group for column in columns)) for group in GROUPS],
         rows=rows(run),
+        cost_columns=cost_columns(run),
+        energy_note=energy_note(run),
         replicates=replicates,
         two=any(len(one.tested) == 2 for one in compared),
         seed_columns=of_seeds,

@@ -4,7 +4,8 @@ from typing import Literal
 
 from tlcluster.experiments import Experiment, StudyResult
 from tlcluster.leakage import Method
-from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.records import NodeRecord, PriceRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.report.cost_part import CostPart
 from tlcluster.report.scores import (
     DisputedPart,
     Interval,
@@ -51,6 +52,12 @@ class RunPart(Part):
     """Content of the recipe file; null for a built-in profile."""
     store: str
     """Where the data set was read."""
+    price: PriceRecord | None
+    """What an hour costs, with which `money` was calculated; null without `--price`."""
+    budget_spent: str | None
+    """The budget that ended the run, as `--budget` said; null if none did."""
+    cost: CostPart | None
+    """Of all trainings; null if that of one is not known."""
 
 
 class DatasetPart(Part):
@@ -90,6 +97,8 @@ class ReplicatePart(Part):
     images_per_second: float | None
     test: SeedTest | None
     history: History
+    cost: CostPart | None
+    """null if its records do not say how many workers it had for how long."""
 
 
 class Mean(Part):
@@ -126,6 +135,8 @@ class AcrossSeeds(Part):
     per_origin: dict[str, MeanAccuracy]
     note: str | None
     """Why something is null, or what an interval does not cover."""
+    cost: CostPart | None
+    """Of all seeds, tested or not; null if that of one is not known."""
 
 
 class ReplicationPart(Part):
@@ -165,6 +176,8 @@ class ExperimentPart(Part):
     """Training images a second over all epochs."""
     test: TestPart | None
     history: History
+    cost: CostPart | None
+    """See `replicates`."""
     summary: str
     recipe: Experiment | None
     replicates: tuple[ReplicatePart, ...]

@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from tlcluster import cinic10, records
 from tlcluster.errors import UserError
 from tlcluster.experiments import StudyResult
 from tlcluster.paths import expanded, typed
-from tlcluster.records import ExperimentConfig, ExperimentResult, RunManifest
+from tlcluster.records import ExperimentConfig, ExperimentResult, PriceRecord, RunManifest
 from tlcluster.report.classes import listed_classes
+from tlcluster.report.cost import shared_out, spent
 from tlcluster.report.formats import shorten
 from tlcluster.report.leakage import Leakage, apart, read_leakage
 from tlcluster.report.looked import resolved
@@ -147,7 +148,8 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
     tables = {name: np.stack(rows) for name, rows in right.items() if rows}
     leakage = read_leakage(store, prefix, manifest, tested)
     experiments = tuple(
-        ExperimentRun(name, tuple(of), None, {}, None) for name, of in replicates.items()
+        ExperimentRun(name, tuple(of), None, {}, None)
+        for name, of in with_costs(replicates, manifest.price).items()
     )
     resolution = resolved(manifest.looks, experiments, right) if manifest.looks else None
     metrics = [of.metrics for of, _ in firsts.values() if of.metrics]
@@ -165,6 +167,17 @@ def read_answers(store: Store, prefix: str = "") -> tuple[Run, Answers | None]:
         )
     )
     return run, Answers(_digest(tested), tables) if tested else None
+
+
+def with_costs(
+    replicates: Mapping[str, Sequence[Replicate]], price: PriceRecord | None
+) -> dict[str, list[Replicate]]:
+    """The trainings of a run, by experiment, with what they cost. Features are shared out among
+    all of them."""
+    every = [one for of in replicates.values() for one in of]
+    known = [None if one.status == "damaged" else spent(one.result, one.epochs) for one in every]
+    costs = iter(shared_out(known, price))
+    return {name: [one._replace(cost=next(costs)) for one in of] for name, of in replicates.items()}
 
 
 def _digest(of: Predictions) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from tlcluster.experiments import StudyResult
 from tlcluster.report.classes import MANY_CLASSES
 from tlcluster.report.columns import ACROSS, COLUMNS, Column, Row, replicate_rows, rows
+from tlcluster.report.cost_part import cost_fields
 from tlcluster.report.metrics import Metrics
 from tlcluster.report.results import VERSION, Results
 from tlcluster.report.scores import Part
@@ -50,6 +51,7 @@ def results(run: Run) -> Results:
                 "weights_by_base": manifest.base_weights,
                 "seeds": manifest.all_seeds,
                 "store": manifest.dataset.store,
+                "cost": run.cost and cost_fields(run.cost),
             },
             "dataset": manifest.dataset.model_dump(),
             "experiments": [
@@ -147,6 +149,7 @@ def _training(replicate: Replicate) -> dict[str, Any]:
             "val_accuracy": [epoch.val_accuracy for epoch in epochs],
             "epoch_seconds": [epoch.seconds for epoch in epochs],
         },
+        "cost": replicate.cost and cost_fields(replicate.cost),
     }
 
 
@@ -192,6 +195,7 @@ def _across_seeds(experiment: ExperimentRun) -> dict[str, Any]:
         "brier": mean(lambda metrics: metrics.calibration.brier),
         "per_origin": {name: mean_accuracy(of) for name, of in experiment.origins.items()},
         "note": _note(len(experiment.tested)),
+        "cost": experiment.cost and cost_fields(experiment.cost),
     }
 
 

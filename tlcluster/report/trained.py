@@ -13,6 +13,7 @@ from tlcluster.records import (
     RunManifest,
     Status,
 )
+from tlcluster.report.cost import Cost, together
 from tlcluster.report.leakage import Apart, Leakage
 from tlcluster.report.metrics import Comparison, Metrics
 from tlcluster.report.mistakes import Gallery
@@ -37,6 +38,8 @@ class Replicate(NamedTuple):
     cannot be read."""
     metrics: Metrics | None
     """None until there are predictions."""
+    cost: Cost | None = None
+    """None if its records do not say."""
 
     @property
     def epochs_run(self) -> int:
@@ -96,6 +99,11 @@ class ExperimentRun(NamedTuple):
         """Those that have metrics."""
         return tuple(one for one in self.replicates if one.metrics)
 
+    @property
+    def cost(self) -> Cost | None:
+        """Of all seeds; None if that of one is not known."""
+        return together(one.cost for one in self.replicates)
+
     def mean(self, measure: Callable[[Metrics], float]) -> float | None:
         """The mean of a measure over the seeds that were tested; None if none was."""
         values = [measure(one.metrics) for one in self.tested if one.metrics]
@@ -151,3 +159,8 @@ class Run(NamedTuple):
     def several(self) -> bool:
         """Whether the run has more than one seed, tested or not."""
         return len(self.manifest.all_seeds) > 1
+
+    @property
+    def cost(self) -> Cost | None:
+        """Of all experiments; None if that of one is not known."""
+        return together(one.cost for one in self.experiments)

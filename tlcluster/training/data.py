@@ -1,12 +1,15 @@
 """A worker's batches as tf.data: NumPy up to here, TensorFlow from here on."""
 
 import contextlib
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from tlcluster.dataset.stream import Batch
 from tlcluster.training.mixup import Mix
+from tlcluster.training.waiting import waited
 
 DataStep = tuple[int, int, float, Mix, Batch]
 """Epoch, view, learning rate, how rows are mixed, and the rows."""
@@ -65,10 +68,14 @@ class Feed:
             spec: of the inputs.
         """
         self._error: Exception | None = None
+        self._came: deque[float] = deque()
+        """When each batch came that no call is known to have taken."""
 
         def watched() -> Iterator[DataStep]:
             try:
-                yield from steps()
+                for step in steps():
+                    self._came.append(time.monotonic())
+                    yield step
             except Exception as error:
                 self._error = error
                 raise
@@ -76,6 +83,17 @@ class Feed:
         self.iterator = iter(
             strategy.distribute_datasets_from_function(lambda _: dataset(watched, spec))
         )
+
+    def waited(self, steps: int, began: float, ended: float) -> float:
+        """Seconds in which a call of the graph waited for its batches.
+
+        To be called after each call, with its number of steps.
+
+        Args:
+            steps: of the call, each of which took a batch.
+            began, ended: when the call did, in seconds of `time.monotonic`.
+        """
+        return waited([self._came.popleft() for _ in range(steps)], began, ended)
 
     @contextlib.contextmanager
     def own_errors(self) -> Iterator[None]:

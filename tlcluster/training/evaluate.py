@@ -1,5 +1,6 @@
 """Model and a split → logits. Each image counts once, however many workers there are."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -27,6 +28,8 @@ class Evaluator:
             inputs: shape and dtype of the inputs; the first dimension is free.
         """
         self.strategy = strategy
+        self.sum_seconds = 0.0
+        """That the last sum in `scores` took: above all, waiting for the slowest worker."""
 
         # In replica context: outside it, reading BatchNorm's moving statistics is a
         # collective, and workers with unequal numbers of batches would wait forever.
@@ -59,7 +62,9 @@ class Evaluator:
         """Loss and accuracy of a whole split. Collective: all workers call it together."""
         # float64 keeps counts exact, and sums the same however the split is cut.
         part = tf.constant(scores(*self.logits(batches)), tf.float64)
+        began = time.monotonic()
         loss, correct, rows = total(self.strategy, part).numpy()
+        self.sum_seconds = time.monotonic() - began
         return Scores(float(loss), int(correct), int(rows))
 
     def predictions(self, batches: Iterator[Batch], classes: int) -> np.ndarray:

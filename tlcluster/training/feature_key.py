@@ -61,6 +61,13 @@ class FeatureKey(NamedTuple):
         name = "mirrored" if view == MIRRORED else f"{view:05d}"
         return f"{FEATURES}/{digest[:32]}/{split}/{name}"
 
+    def group(self, split: str, view: int) -> str:
+        """Names the features whose cost is shared out together: those of a split, plain, mirrored,
+        or in all augmented views."""
+        folder, _, _ = self.place(split, view).removeprefix(f"{FEATURES}/").rpartition("/")
+        kind = {PLAIN: "plain", MIRRORED: "mirrored"}.get(view, "views")
+        return f"{folder}/{kind}"
+
 
 def view_of(epoch: int, views: int | None) -> int:
     """The augmented view of an epoch: a new one if `views` is None, else the next of `views`."""

@@ -22,7 +22,7 @@ import threading
 import time
 import tokenize
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -122,6 +122,22 @@ class FeatureStore:
         self._compute = _forward(base, strategy, index.image_shape, key)
         # One shard at a time: more would only share the same cores.
         self._busy = threading.Lock()
+        self._seconds: dict[str, float] = {}
+        """Of the groups that were read."""
+
+    @property
+    def seconds(self) -> Mapping[str, float | None]:
+        """Group of features → seconds in which this worker has computed some of them; None if it
+        has read none of them. The groups and their order are the same for all workers."""
+        shown = (
+            ("train", PLAIN),
+            ("train", 1),
+            ("valid", PLAIN),
+            ("test", PLAIN),
+            ("test", MIRRORED),
+        )
+        groups = [self._key.group(split, view) for split, view in shown]
+        return {group: self._seconds.get(group) for group in groups}
 
     def missing_bytes(self, views: Iterable[tuple[str, int]]) -> int:
         """Bytes of the features that are not stored yet.
@@ -153,6 +169,8 @@ class FeatureStore:
         claim = f"{place}.claim"
         seen, since = None, time.monotonic()
         tries = 0
+        group = self._key.group(split, view)
+        self._seconds.setdefault(group, 0.0)
         while True:
             features = self._found(place, info.rows)
             if features is not None:
@@ -169,7 +187,9 @@ class FeatureStore:
                     try:
                         # Another worker may have finished between our look and our claim.
                         if self._found(place, info.rows) is None:
+                            began = time.monotonic()
                             self._write(place, split, view, number, images["image"])
+                            self._seconds[group] += time.monotonic() - began
                     finally:
                         self._features.delete(claim)
             if claimed:

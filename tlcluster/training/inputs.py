@@ -4,7 +4,7 @@ Both are values with the same fields. `inputs_for` decides between them; nothing
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple, Protocol
@@ -74,6 +74,11 @@ class Inputs(Protocol):
     def evaluation_batch(self) -> int:
         """Rows of one evaluation step."""
 
+    @property
+    def computed(self) -> Mapping[str, float | None]:
+        """Group of features → seconds in which this worker has computed some of them; None if it
+        has read none of them. Empty if it reads images."""
+
     def read(self, split: str, batches: Iterable[tuple[int, RowBatch]]) -> Iterator[Batch]:
         """Read batches of a split, each given by its view and its rows, in order."""
 
@@ -87,6 +92,7 @@ class ImageInputs:
     models: Models
     augment_seed: int | None
     evaluation_batch: int = IMAGE_BATCH
+    computed: ClassVar[Mapping[str, float | None]] = {}
 
     @property
     def spec(self) -> tf.TensorSpec:
@@ -131,6 +137,10 @@ class FeatureInputs:
     @property
     def logits_of(self) -> Callable[..., tf.Tensor]:
         return self.models.logits_of_features
+
+    @property
+    def computed(self) -> Mapping[str, float | None]:
+        return self.features.seconds
 
     def read(self, split: str, batches: Iterable[tuple[int, RowBatch]]) -> Iterator[Batch]:
         return stream_from(

@@ -12,6 +12,7 @@ from tlcluster.records import EpochRecord
 from tlcluster.training.data import Feed
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.inputs import Inputs, Step, split_part, training_steps
+from tlcluster.training.ledger import Ledger
 from tlcluster.training.network import Network
 from tlcluster.training.progress import Phase
 from tlcluster.training.reporter import Reporter
@@ -38,6 +39,7 @@ class Parts:
     evaluator: Evaluator
     saves: Saves
     reporter: Reporter
+    ledger: Ledger
 
 
 class Loop:
@@ -99,13 +101,17 @@ class Loop:
             start = time.monotonic()
             with feed.own_errors():
                 sums = self._call(feed.iterator, steps, parts.reporter.stop_requested)
-            self.state = after_steps(self.state, steps, sums, time.monotonic() - start)
+            end = time.monotonic()
+            self.state = after_steps(
+                self.state, steps, sums, end - start, waited=feed.waited(steps, start, end)
+            )
             self.first_call_ended = self.first_call_ended or time.time()
             # Stop requests travel in the same sum as the losses, so that all workers stop after
             # the same step.
             if sums.stops:
                 return False
             self._show(Phase.TRAINING)
+            parts.ledger.look()
             if parts.saves.is_due():
                 parts.saves.save(self.state)
         return True
@@ -118,8 +124,14 @@ class Loop:
             valid = parts.evaluator.scores(
                 split_part(parts.inputs, parts.index, "valid", parts.schedule)
             )
+            seconds = time.monotonic() - start
             self.state = after_epoch(
-                self.state, valid, parts.schedule, validation_seconds=time.monotonic() - start
+                self.state,
+                valid,
+                parts.schedule,
+                validation_seconds=seconds,
+                sum_seconds=parts.evaluator.sum_seconds,
+                used=parts.ledger.since(),
             )
             if self.state.improved:
                 parts.network.keep_best()

@@ -62,3 +62,20 @@ def epochs_finished(progress: Progress | None) -> int:
     if progress is None:
         return 0
     return progress.epoch if progress.phase == Phase.TESTING else progress.epoch - 1
+
+
+def seconds_left(progress: Progress, elapsed: float, resumed: int) -> float | None:
+    """Estimate the time until the last epoch at the present pace. Early stopping may end it sooner.
+
+    Args:
+        progress: how far the workers are.
+        elapsed: seconds that they took for it.
+        resumed: epochs that were finished before.
+
+    Returns:
+        Seconds; None while it is too early to say.
+    """
+    done = progress.epoch - 1 + progress.step / max(progress.steps, 1)
+    if done - resumed < 0.05:
+        return None
+    return elapsed / (done - resumed) * (progress.epochs - done)

@@ -28,6 +28,16 @@ class Scores(NamedTuple):
     rows: int
 
 
+class Used(NamedTuple):
+    """What all workers together have used since the record before, with the names of its fields."""
+
+    feature_seconds: dict[str, float] | None = None
+    """None without features."""
+    joules: float | None = None
+    """None if they are not known."""
+    energy_source: str = ""
+
+
 class TrainingState(Record):
     """Where a training stands, without its weights."""
 
@@ -43,6 +53,8 @@ class TrainingState(Record):
     """Images in the steps done."""
     train_seconds: float = 0.0
     """Time that the steps done took."""
+    input_seconds: float = 0.0
+    """Of `train_seconds`: waiting for input."""
     history: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     best_accuracy: float = -1.0
@@ -64,7 +76,8 @@ class TrainingState(Record):
 def is_possible(state: TrainingState, schedule: Schedule) -> bool:
     """Whether a training on this schedule can have come to this state."""
     done = len(state.history)
-    times = (state.train_seconds, state.wall_seconds, *(e.seconds for e in state.history))
+    times = [state.train_seconds, state.input_seconds, state.wall_seconds]
+    times += [record.seconds for record in state.history]
     return (
         state.epoch == done + 1
         and [record.epoch for record in state.history] == list(range(1, done + 1))
@@ -82,8 +95,10 @@ def is_over(state: TrainingState, schedule: Schedule) -> bool:
     return state.stopped_early or state.epoch > schedule.epochs
 
 
-def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float) -> TrainingState:
-    """The state when `steps` more steps are done, which took `seconds`.
+def after_steps(
+    state: TrainingState, steps: int, sums: StepSums, seconds: float, waited: float = 0.0
+) -> TrainingState:
+    """The state when `steps` more steps are done, which took `seconds` and `waited` for input.
 
     Raises:
         UserError: the loss is no number any more. Further steps cannot change that.
@@ -101,14 +116,28 @@ def after_steps(state: TrainingState, steps: int, sums: StepSums, seconds: float
             "correct": state.correct + sums.correct,
             "rows": state.rows + sums.rows,
             "train_seconds": state.train_seconds + seconds,
+            "input_seconds": state.input_seconds + waited,
         }
     )
 
 
 def after_epoch(
-    state: TrainingState, valid: Scores, schedule: Schedule, *, validation_seconds: float
+    state: TrainingState,
+    valid: Scores,
+    schedule: Schedule,
+    *,
+    validation_seconds: float,
+    sum_seconds: float = 0.0,
+    used: Used = Used(),  # noqa: B008 - frozen
 ) -> TrainingState:
-    """The state at the start of the next epoch; the last record of its history is this epoch's."""
+    """The state at the start of the next epoch; the last record of its history is this epoch's.
+
+    Args:
+        valid: what the validation of the epoch found.
+        validation_seconds: that it took.
+        sum_seconds: of it, those of the sum over the workers.
+        used: since the record of the epoch before.
+    """
     accuracy = valid.correct / valid.rows
     record = EpochRecord(
         epoch=state.epoch,
@@ -120,6 +149,10 @@ def after_epoch(
         images_per_second=state.rows / state.train_seconds,
         learning_rate=schedule.rate(state.epoch, schedule.steps - 1),
         workers=schedule.workers,
+        input_seconds=state.input_seconds,
+        validation_seconds=validation_seconds - sum_seconds,
+        sum_seconds=sum_seconds,
+        **used._asdict(),
     )
     better = accuracy > state.best_accuracy
     ended = TrainingState(

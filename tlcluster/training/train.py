@@ -24,10 +24,12 @@ from tlcluster.records import (
     WorkerRecord,
 )
 from tlcluster.training.collective import joined_lines
+from tlcluster.training.energy import Meter
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.events import Events
 from tlcluster.training.feature_key import MIRRORED, PLAIN
 from tlcluster.training.inputs import inputs_for, split_part
+from tlcluster.training.ledger import Ledger
 from tlcluster.training.loop import Loop, Parts
 from tlcluster.training.network import Network
 from tlcluster.training.progress import Phase, Progress
@@ -42,7 +44,7 @@ from tlcluster.training.reporter import Reporter
 from tlcluster.training.saves import Saves
 from tlcluster.training.schedule import scheduled
 from tlcluster.training.setup import Device, configure_tensorflow
-from tlcluster.training.state import TrainingState, is_over, progress_of
+from tlcluster.training.state import TrainingState, Used, is_over, progress_of
 from tlcluster.training.stores import Stores, open_stores, refuse_full_disk
 from tlcluster.training.strategy import made_strategy
 from tlcluster.training.task import Task, seed_of_base
@@ -164,7 +166,10 @@ def prepared(
         earlier_seconds=task.earlier_seconds,
     )
     evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
-    parts = Parts(task, strategy, index, schedule, inputs, network, evaluator, saves, reporter)
+    ledger = Ledger(strategy, schedule.workers, lambda: inputs.computed, Meter(task.gpus))
+    parts = Parts(
+        task, strategy, index, schedule, inputs, network, evaluator, saves, reporter, ledger
+    )
     return Prepared(parts, stores, workers)
 
 
@@ -196,11 +201,14 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
         saves.save(loop.state)
         if not is_over(loop.state, parts.schedule):
             return "interrupted"
+    test_began = time.monotonic()
     sha256 = _test(parts, loop.state, stores, chief=chief)
+    test_seconds = time.monotonic() - test_began
+    used = parts.ledger.since()
     if chief:
         began, first = task.command_started, loop.first_call_ended
         startup_seconds = None if first is None else first - began
-        result = _result(parts, loop.state, workers, startup_seconds, sha256)
+        result = _result(parts, loop.state, workers, startup_seconds, sha256, test_seconds, used)
         write_result(stores.run, folder, result)
         saves.delete()
     return "finished"
@@ -247,6 +255,8 @@ def _result(
     workers: tuple[WorkerRecord, ...],
     startup_seconds: float | None,
     sha256: Mapping[str, str],
+    test_seconds: float,
+    used: Used,
 ) -> ExperimentResult:
     history, rows = state.history, parts.index.rows("train")
     train_seconds = sum(rows / epoch.images_per_second for epoch in history)
@@ -261,4 +271,6 @@ def _result(
         startup_seconds=startup_seconds,
         images_per_second=len(history) * rows / train_seconds,
         sha256=dict(sha256),
+        test_seconds=test_seconds,
+        **used._asdict(),
     )

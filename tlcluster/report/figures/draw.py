@@ -10,6 +10,8 @@ from tlcluster.report.figures.confusion import confusion
 from tlcluster.report.figures.per_class import per_class
 from tlcluster.report.figures.reliability import reliability
 from tlcluster.report.figures.style import Style, styles
+from tlcluster.report.figures.utilisation import Bar, utilisation
+from tlcluster.report.shares import fractions
 from tlcluster.report.trained import Replicate, Run
 
 
@@ -35,6 +37,13 @@ def draw_figures(run: Run) -> dict[str, Figure]:
             curves.speed(lines),
             *(curves.training_curves(line, lines) for line in lines),
         ]
+    bars = [
+        Bar(one.name, looks[one.name], parts)
+        for one in run.experiments
+        if one.cost and one.cost.shares and (parts := fractions(one.cost.shares))
+    ]
+    if bars:
+        drawn.append(utilisation(bars))
     if scored:
         drawn += [
             per_class(scored, "precision"),
