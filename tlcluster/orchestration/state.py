@@ -72,6 +72,14 @@ class Standing:
     """Its workers were asked to stop."""
     recording: Status | None = None
     """It is over, and this is being written."""
+    looked: float | None = None
+    """When nodes were asked where its workers stand, because nothing had moved for too long."""
+    hang: str = ""
+    """What keeps its workers, once that is known."""
+    closed: float | None = None
+    """When hanging workers were ended, to be started again."""
+    hangs: int = 0
+    """How often that was done."""
     note: str = ""
 
     @property
@@ -118,6 +126,7 @@ def observed(
     seen: Mapping[str, Seen],
     outcomes: Mapping[str, Outcome],
     away: Since | None,
+    hangs: Mapping[str, str],
     now: float,
 ) -> State:
     """The state with what the board, the attempts and storage show.
@@ -127,6 +136,8 @@ def observed(
         seen: what the board holds, for each experiment that it knows.
         outcomes: for each experiment whose attempt has ended.
         away: whether the driver's own storage is away.
+        hangs: for each experiment whose nodes were asked where its workers stand and have
+            answered: what keeps them.
         now: the present time.
     """
     experiments = []
@@ -140,15 +151,24 @@ def observed(
                 "away": board.away,
                 "outcome": outcomes.get(one.name),
             }
+            if one.looked is not None and one.closed is None:
+                changes["hang"] = hangs.get(one.name, "")
             if latest is not None and latest != one.progress:
-                changes |= {"progress": latest, "sign_of_life": now}
+                changes |= {"progress": latest, **_moves(one, now)}
                 if one.progress is None:
                     changes["resumed"] = epochs_finished(board.posts[0])
             if away:
                 # Its attempt may wait for the driver.
-                changes["sign_of_life"] = now
+                changes |= _moves(one, now)
         experiments.append(replace(one, **changes))  # type: ignore[arg-type]
     return replace(state, experiments=tuple(experiments), away=away)
+
+
+def _moves(one: Standing, now: float) -> Mapping[str, object]:
+    """What changes when there is no more reason to think that workers hang."""
+    # They may move again while their nodes are asked why they do not.
+    unasked = {"looked": None, "hang": ""} if one.closed is None else {}
+    return {"sign_of_life": now, **unasked}
 
 
 def recorded(state: State, name: str, status: Status, now: float) -> State:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from tlcluster.experiments import Experiment, StudyResult
 from tlcluster.leakage import Method
-from tlcluster.records import NodeRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.records import HangRecord, NodeRecord, RunStatus, WeightsRecord, WorkerRecord
 from tlcluster.report.scores import (
     DisputedPart,
     Interval,
@@ -90,6 +90,8 @@ class ReplicatePart(Part):
     images_per_second: float | None
     test: SeedTest | None
     history: History
+    hangs: tuple[HangRecord, ...]
+    """Attempts whose workers made no progress for `--stall`."""
 
 
 class Mean(Part):
@@ -167,6 +169,8 @@ class ExperimentPart(Part):
     history: History
     summary: str
     recipe: Experiment | None
+    hangs: tuple[HangRecord, ...]
+    """Attempts whose workers made no progress for `--stall`."""
     replicates: tuple[ReplicatePart, ...]
     """One for each seed of the run, in its order."""
     across_seeds: AcrossSeeds

@@ -10,6 +10,7 @@ from tlcluster.records import (
     EpochRecord,
     ExperimentConfig,
     ExperimentResult,
+    HangRecord,
     RunManifest,
     Status,
 )
@@ -37,6 +38,8 @@ class Replicate(NamedTuple):
     cannot be read."""
     metrics: Metrics | None
     """None until there are predictions."""
+    hangs: tuple[HangRecord, ...] = ()
+    """Attempts whose workers made no progress for `--stall`."""
 
     @property
     def epochs_run(self) -> int:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tlcluster.dataset.stream import Batch
 from tlcluster.training.collective import joined, local, total
+from tlcluster.training.diary import NO_DIARY, Diary
 from tlcluster.training.model import no_keys
 from tlcluster.training.state import Scores
 
@@ -19,14 +20,16 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         logits_of: Callable[..., tf.Tensor],
         inputs: tf.TensorSpec,
+        diary: Diary = NO_DIARY,
     ) -> None:
         """
         Args:
             strategy: adds up and joins the workers' parts.
             logits_of: inputs, keys and `training` → logits; see `tlcluster.training.model.Models`.
             inputs: shape and dtype of the inputs; the first dimension is free.
+            diary: notes that this worker waits for the others.
         """
-        self.strategy = strategy
+        self.strategy, self._diary = strategy, diary
 
         # In replica context: outside it, reading BatchNorm's moving statistics is a
         # collective, and workers with unequal numbers of batches would wait forever.
@@ -59,7 +62,8 @@ class Evaluator:
         """Loss and accuracy of a whole split. Collective: all workers call it together."""
         # float64 keeps counts exact, and sums the same however the split is cut.
         part = tf.constant(scores(*self.logits(batches)), tf.float64)
-        loss, correct, rows = total(self.strategy, part).numpy()
+        with self._diary.together():
+            loss, correct, rows = total(self.strategy, part).numpy()
         return Scores(float(loss), int(correct), int(rows))
 
     def predictions(self, batches: Iterator[Batch], classes: int) -> np.ndarray:
@@ -70,7 +74,8 @@ class Evaluator:
         """
         logits, _ = self.logits(batches)
         part = tf.constant(softmax(logits.reshape(-1, classes)))
-        return joined(self.strategy, part).numpy()
+        with self._diary.together():
+            return joined(self.strategy, part).numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
