@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def stand() -> Iterator[dict[str, RankRecord]]:
             pages.append(Pages(*json.loads(worker.stdout.readline())))
         workers["stopped"].send_signal(signal.SIGSTOP)
         workers["gone"].kill()
-        # Without `wait`, so that its status is left.
+        # They hang for a while; and without `wait`, the status of the one that is gone is left.
+        time.sleep(0.5)
         yield dict(zip(KINDS, seen(pages), strict=True))
     finally:
         for worker in workers.values():
