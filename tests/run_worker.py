@@ -33,7 +33,7 @@ import tf_keras
 from tlcluster.dataset.shards import read_index
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
-from tlcluster.records import EpochRecord, RankRecord
+from tlcluster.records import EpochRecord
 from tlcluster.storage import patient
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.directory import DirectoryStore
@@ -46,7 +46,7 @@ from tlcluster.training.feature_key import PLAIN, FeatureKey
 from tlcluster.training.progress import Progress
 from tlcluster.training.task import Task
 from tlcluster.training.train import Place, train
-from tlcluster.training.witness import GONE, seen
+from tlcluster.training.witness import note_of, seen
 
 Json = dict[str, Any]
 
@@ -288,20 +288,16 @@ def watch_job(job: Json) -> Json:
     Returns:
         `ranks`, where they stand.
     """
-    ranks: list[RankRecord] = []
-    while True:
-        found = [path for path in Path(job["watch"]).iterdir() if not path.suffix]
-        pages = [Pages(*json.loads(path.read_text())) for path in found]
-        if len(pages) == 2:
-            ranks = sorted(seen(pages), key=lambda one: one.rank)
-            first = ranks[0]
-            if first.process == GONE or (
-                first.inside
-                and "epoch 2" in first.doing
-                and (first.seconds or 0.0) > WAITED_SECONDS
-            ):
-                break
+    folder = Path(job["watch"])
+    while len(found := [path for path in folder.iterdir() if not path.suffix]) < 2:
         time.sleep(0.1)
+    pages = sorted(Pages(*json.loads(path.read_text())) for path in found)
+    while note := note_of(pages[0]):
+        waited = time.monotonic() - note.since
+        if note.inside and note.doing.endswith("epoch 2") and waited > WAITED_SECONDS:
+            break
+        time.sleep(0.1)
+    ranks = seen(pages)
     for one in ranks:
         with contextlib.suppress(ProcessLookupError):
             os.kill(one.pid, signal.SIGKILL)

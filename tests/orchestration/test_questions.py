@@ -48,7 +48,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Ray:
     return played
 
 
-WORKERS = [Pages(rank, f"host{rank % 2}", 100 + rank, "1", 3, 4) for rank in range(3)]
+WORKERS = [Pages(rank, f"host{rank % 2}", 100 + rank, "1", 3, 4, 5) for rank in range(3)]
 DIARIES = [(f"node{one.rank % 2}", one) for one in WORKERS]
 STANDS = [unknown(one, "sleeping") for one in WORKERS]
 

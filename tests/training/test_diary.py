@@ -109,13 +109,13 @@ def test_of_a_worker_that_is_gone_only_that_is_known(stand: dict[str, RankRecord
 
 def test_a_later_process_with_the_same_number_is_not_taken_for_the_worker() -> None:
     # Nobody asks this process, which would end if it were asked.
-    other = Pages(0, "a", os.getpid(), "1", 0, 0)
+    other = Pages(0, "a", os.getpid(), "1", 0, 0, 0)
     (found,) = seen([other])
     assert found.process == GONE
 
 
 def test_where_nothing_is_noted_nothing_is_known() -> None:
-    (found,) = seen([Pages(0, "a", os.getpid(), "", None, None)])
+    (found,) = seen([Pages(0, "a", os.getpid(), "", None, None, None)])
     assert found.process == "unknown: nothing is noted on this system"
     with NO_DIARY.together("test"):
         NO_DIARY.does("test")

@@ -2,8 +2,10 @@
 
 A worker that is stopped, or waits inside a library, answers nobody. So it notes what it does in a
 file in memory, which another process of its account on the same node reads as `/proc/PID/fd/N`.
-A second such file takes the Python stacks of all its threads: `ASK` lets C code write them there,
-also while another thread holds Python's global lock. Both files end with the process.
+A second such file takes the Python stacks of all its threads. A thread writes them when a bell
+rings: a byte in a pipe. If a library holds Python's global lock, that thread cannot run, and the
+signal `ASK` lets C code write them. That is the last resort: of threads that run, C code may read
+frames that are just being freed, and crash. All of it ends with the process.
 
 `tlcluster.training.witness` reads them. On systems other than Linux nothing is noted.
 """
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ASK = signal.SIGUSR2
-"""Asks a worker for its stacks."""
+"""Asks a worker for its stacks if it does not hear the bell."""
 
 
 class Pages(NamedTuple):
@@ -37,6 +39,8 @@ class Pages(NamedTuple):
     """File descriptor, in that process, of its last `Note`; None if it takes none."""
     stacks: int | None
     """The same of its stacks."""
+    bell: int | None
+    """The same of the pipe into which a byte asks for them."""
 
 
 class Note(NamedTuple):
@@ -102,15 +106,22 @@ def opened(rank: int) -> tuple[Diary, Pages]:
     pid = os.getpid()
     place = rank, socket.gethostname(), pid, born(pid)
     if sys.platform != "linux":
-        return NO_DIARY, Pages(*place, None, None)
+        return NO_DIARY, Pages(*place, None, None, None)
     notes = os.memfd_create("tlcluster-notes")
     stacks = os.memfd_create("tlcluster-stacks")
+    hears, bell = os.pipe()
+
+    def answer() -> None:
+        while os.read(hears, 1):
+            faulthandler.dump_traceback(stacks, all_threads=True)
+
+    threading.Thread(target=answer, name="diary", daemon=True).start()
     faulthandler.register(ASK, file=stacks, all_threads=True)
 
     def write(line: bytes) -> None:
         os.pwrite(notes, line, 0)
 
-    return Diary(write), Pages(*place, notes, stacks)
+    return Diary(write), Pages(*place, notes, stacks, bell)
 
 
 def encoded(note: Note) -> bytes:

@@ -1,15 +1,16 @@
 """Where the workers of a node stand, seen by another process of the same account there.
 
-A worker that hangs is not asked to do anything in Python: its notes are read from its memory files,
-the system says whether its process runs, and C code writes its stacks. See
+Its notes are read from its memory files and the system says whether its process runs, without its
+help. It is asked for its stacks, in two ways. See
 `tlcluster.training.diary`.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,11 @@ from tlcluster.training.diary import ASK, Note, Pages, decoded, stat_of
 LOOK_SECONDS = 1.0
 """For how long the use of the processor is measured."""
 
+BELL_SECONDS = 3.0
+"""Time for the stacks after the bell. Python writes them within milliseconds if it runs at all."""
+
 ANSWER_SECONDS = 5.0
-"""Time for the stacks. C code writes them within milliseconds unless the node is overloaded."""
+"""The same, with the time for C code."""
 
 SETTLED_SECONDS = 0.25
 """Stacks are complete if no more was written for so long. They have no end mark."""
@@ -47,8 +51,8 @@ _THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+)")
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
 _OWN = "tlcluster/"
-_ALWAYS_THERE = "tlcluster/training/guarded_port.py"
-"""A thread that stands here is always there and never the reason."""
+_ALWAYS_THERE = ("tlcluster/training/guarded_port.py", "tlcluster/training/diary.py:")
+"""A thread that begins here is always there and never the reason."""
 
 
 class _Process(NamedTuple):
@@ -64,14 +68,20 @@ def seen(workers: Sequence[Pages]) -> list[RankRecord]:
     """Where workers of this node stand. Takes one to five seconds, however many there are."""
     before, began = [_process(one) for one in workers], time.monotonic()
     written = [_size(one) for one in workers]
-    for one, process in zip(workers, before, strict=True):
-        # A stopped process would write its stacks when it continues.
-        if one.stacks is not None and process.state and process.state not in STOPPED:
+    # A stopped process would write its stacks when it continues.
+    asked = [
+        one.stacks is not None and bool(process.state) and process.state not in STOPPED
+        for one, process in zip(workers, before, strict=True)
+    ]
+    for one in itertools.compress(workers, asked):
+        _ring(one)
+    _settled(workers, asked, written, began + BELL_SECONDS)
+    for one in itertools.compress(workers, asked):
+        if _size(one) == written[workers.index(one)]:
             with contextlib.suppress(OSError):
                 os.kill(one.pid, ASK)
-    stacks = [
-        parsed(text) for text in _new_stacks(workers, before, written, began + ANSWER_SECONDS)
-    ]
+    _settled(workers, asked, written, began + ANSWER_SECONDS)
+    stacks = [parsed(_stacks(one, start)) for one, start in zip(workers, written, strict=True)]
     time.sleep(max(0.0, began + LOOK_SECONDS - time.monotonic()))
     after, took = [_process(one) for one in workers], time.monotonic() - began
     return [
@@ -123,7 +133,7 @@ def _rank(
         return unknown(one, "unknown: nothing is noted on this system")
     if not last.state:
         return unknown(one, GONE)
-    note = _note(one)
+    note = note_of(one)
     return RankRecord(
         rank=one.rank,
         host=one.host,
@@ -153,12 +163,13 @@ def _process(one: Pages) -> _Process:
     fields = stat_of(f"{one.pid}")
     if len(fields) < 20 or fields[19] != one.born or fields[0] in ENDED:
         return _Process("", 0)
-    note = _note(one)
+    note = note_of(one)
     of_thread = stat_of(f"{one.pid}/task/{note.task}") if note else []
     return _Process((of_thread or fields)[0], int(fields[11]) + int(fields[12]))
 
 
-def _note(one: Pages) -> Note | None:
+def note_of(one: Pages) -> Note | None:
+    """The last note of a worker of this node; None if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return decoded(_file(one, one.notes).read_bytes())
     return None
@@ -174,19 +185,31 @@ def _file(one: Pages, descriptor: int | None) -> Path:
     return Path(f"/proc/{one.pid}/fd/{descriptor}")
 
 
-def _new_stacks(
-    workers: Sequence[Pages], processes: Sequence[_Process], written: Sequence[int], until: float
-) -> Iterator[str]:
-    """What each worker writes about its stacks behind the `written` bytes."""
-    for one, process, start in zip(workers, processes, written, strict=True):
+def _ring(one: Pages) -> None:
+    """Ask a worker for its stacks."""
+    with contextlib.suppress(OSError):
+        bell = os.open(_file(one, one.bell), os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            os.write(bell, b"\n")
+        finally:
+            os.close(bell)
+
+
+def _settled(
+    workers: Sequence[Pages], asked: Sequence[bool], written: Sequence[int], until: float
+) -> None:
+    """Wait until each worker that was asked has written its stacks behind the `written` bytes."""
+    for one, start in itertools.compress(zip(workers, written, strict=True), asked):
         size, since = start, time.monotonic()
-        while process.state and process.state not in STOPPED and time.monotonic() < until:
+        while time.monotonic() < until:
             if (now := _size(one)) != size:
                 size, since = now, time.monotonic()
             elif size > start and time.monotonic() - since > SETTLED_SECONDS:
                 break
             time.sleep(0.02)
-        text = ""
-        with contextlib.suppress(OSError):
-            text = _file(one, one.stacks).read_bytes()[start:].decode(errors="replace")
-        yield text
+
+
+def _stacks(one: Pages, start: int) -> str:
+    with contextlib.suppress(OSError):
+        return _file(one, one.stacks).read_bytes()[start:].decode(errors="replace")
+    return ""
