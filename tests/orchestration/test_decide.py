@@ -26,6 +26,7 @@ from tlcluster.orchestration.decide import (
 )
 from tlcluster.orchestration.state import (
     Limits,
+    Look,
     Outcome,
     Standing,
     State,
@@ -56,17 +57,17 @@ class Run:
         self.seen: dict[str, Seen] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.away: Since | None = None
-        self.hangs: dict[str, str] = {}
+        self.looks: dict[str, Look] = {}
 
     def step(self, seconds: float = 0.25) -> tuple[Action, ...]:
         """Let time pass, look, decide and act; returns the actions."""
         self.now += seconds
-        self.state = observed(self.state, self.seen, self.outcomes, self.away, self.hangs, self.now)
+        self.state = observed(self.state, self.seen, self.outcomes, self.away, self.looks, self.now)
         actions = decide(self.state, self.now)
         for action in actions:
             self.state = after(self.state, action, self.now)
             if isinstance(action, Explain):
-                self.hangs.pop(action.name, None)
+                self.looks.pop(action.name, None)
             if isinstance(action, Start | PlaceAgain):
                 self.outcomes.pop(action.name, None)
         return actions
@@ -206,6 +207,7 @@ def test_progress_is_a_sign_of_life_and_the_same_progress_is_none() -> None:
 
 WHY = "rank 1 on node1 is stopped by a signal"
 HANGS = f"no progress for 1 min (--stall): {WHY}"
+LOOK = Look(WHY, 61.0)
 
 
 def hanging(run: Run) -> tuple[Action, ...]:
@@ -215,7 +217,7 @@ def hanging(run: Run) -> tuple[Action, ...]:
     assert run.step(59) == ()
     assert run.step(2) == (Explain("a"),)
     assert run.step(30) == ()
-    run.hangs = {"a": WHY}
+    run.looks = {"a": LOOK}
     return run.step()
 
 
@@ -258,13 +260,28 @@ def test_workers_that_move_again_while_they_are_looked_at_are_left_alone() -> No
     run.step()
     assert run.step(61) == (Explain("a"),)
     run.seen = {"a": Seen((STEP._replace(step=9),), 2)}
-    run.hangs = {"a": WHY}
+    run.looks = {"a": LOOK}
     assert run.step() == ()
     assert run.step(50) == ()
     # Later it is asked anew.
     assert run.step(11) == (Explain("a"),)
     assert run.step() == ()
-    run.hangs = {"a": WHY}
+    run.looks = {"a": LOOK}
+    assert run.step() == (RecordHang("a"), EndWorkers("a"))
+
+
+def test_workers_that_do_one_thing_after_the_other_do_not_hang_although_they_make_no_steps() -> (
+    None
+):
+    run = Run("a", stall=60.0)
+    run.step()
+    run.seen = {"a": Seen((), 2)}
+    assert run.step(61) == (Explain("a"),)
+    run.looks = {"a": Look(WHY, 20.0)}
+    assert run.step() == ()
+    assert run.step(39) == ()
+    assert run.step(2) == (Explain("a"),)
+    run.looks = {"a": LOOK}
     assert run.step() == (RecordHang("a"), EndWorkers("a"))
 
 
@@ -293,7 +310,7 @@ def test_a_stop_request_does_not_wait_for_workers_that_hang() -> None:
     run.seen = {"a": Seen((), 2)}
     run.step(61)
     run.ask(signal.SIGTERM)
-    run.hangs = {"a": WHY}
+    run.looks = {"a": LOOK}
     assert run.step(0) == (AskToStop("a"),)
     assert run.step(GRACE_SECONDS + 0.1) == (Record("a", "interrupted", None), Leave())
 

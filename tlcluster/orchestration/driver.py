@@ -32,12 +32,12 @@ from tlcluster.orchestration.errands import (
     read_result,
     write_result,
 )
-from tlcluster.orchestration.hang import explanation
+from tlcluster.orchestration.hang import explanation, still
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
 from tlcluster.orchestration.questions import Questions
 from tlcluster.orchestration.ready import Ready
 from tlcluster.orchestration.replicates import Replicate, seed_by_seed
-from tlcluster.orchestration.state import Limits, Standing, State, observed, recorded
+from tlcluster.orchestration.state import Limits, Look, Standing, State, observed, recorded
 from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.orchestration.trainer import new_task, trainer_for, workers_now
 from tlcluster.orchestration.worker import Order
@@ -186,9 +186,9 @@ class Driver:
             if attempt.outcome is not None
         }
         self._ranks = self._questions.answers(now)
-        hangs = {name: explanation(ranks) for name, ranks in self._ranks.items()}
+        looks = {name: Look(explanation(of), still(of)) for name, of in self._ranks.items()}
         away = self._errands.away
-        self._state = observed(self._state, self._read(), outcomes, away, hangs, now)
+        self._state = observed(self._state, self._read(), outcomes, away, looks, now)
         for name in [name for name, future in self._records.items() if future.done()]:
             status = self._records.pop(name).result().status
             self._state = recorded(self._state, name, status, now)

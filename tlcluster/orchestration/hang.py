@@ -1,5 +1,6 @@
 """Where the workers of an attempt stand → what keeps them, in one line: pure functions."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from tlcluster.records import RankRecord
@@ -43,6 +44,11 @@ def explanation(ranks: Sequence[RankRecord]) -> str:
     if at_work:
         return "; ".join([_each(at_work, _place), *_waiting(idle)])
     return "; ".join([*_waiting(idle), "see whether the network between their nodes works"])
+
+
+def still(ranks: Sequence[RankRecord]) -> float:
+    """Seconds since one of the workers began to do something else; infinite if none says when."""
+    return min((one.seconds for one in ranks if one.seconds is not None), default=math.inf)
 
 
 def _waiting(inside: Sequence[RankRecord]) -> list[str]:

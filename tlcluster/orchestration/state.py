@@ -21,6 +21,15 @@ class Limits(NamedTuple):
     storage_wait: float
 
 
+class Look(NamedTuple):
+    """What nodes have answered that were asked where the workers of an experiment stand."""
+
+    why: str
+    """What keeps them, if something does."""
+    still: float
+    """Seconds since one of them began to do something else; infinite if that is not known."""
+
+
 class Outcome(NamedTuple):
     """How an attempt ended."""
 
@@ -126,7 +135,7 @@ def observed(
     seen: Mapping[str, Seen],
     outcomes: Mapping[str, Outcome],
     away: Since | None,
-    hangs: Mapping[str, str],
+    looks: Mapping[str, Look],
     now: float,
 ) -> State:
     """The state with what the board, the attempts and storage show.
@@ -136,8 +145,8 @@ def observed(
         seen: what the board holds, for each experiment that it knows.
         outcomes: for each experiment whose attempt has ended.
         away: whether the driver's own storage is away.
-        hangs: for each experiment whose nodes were asked where its workers stand and have
-            answered: what keeps them.
+        looks: for each experiment whose nodes were asked where its workers stand and have
+            answered.
         now: the present time.
     """
     experiments = []
@@ -151,8 +160,11 @@ def observed(
                 "away": board.away,
                 "outcome": outcomes.get(one.name),
             }
-            if one.looked is not None and one.closed is None:
-                changes["hang"] = hangs.get(one.name, "")
+            look = looks.get(one.name)
+            if look and one.looked is not None and one.closed is None and not one.hang:
+                # Only steps and epochs are progress for the driver. A slow start moves as well.
+                moves = look.still < state.limits.stall
+                changes |= _moves(one, now - look.still) if moves else {"hang": look.why}
             if latest is not None and latest != one.progress:
                 changes |= {"progress": latest, **_moves(one, now)}
                 if one.progress is None:
