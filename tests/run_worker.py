@@ -5,17 +5,19 @@
 reads waves, one per line, and answers each with a line. A wave is a JSON list of
 groups that run at the same time; a group is a list of jobs, one for each of its
 workers. The answers come in the same lists; null stands for a process that died.
-For the jobs see `train_job`, `collective_job`, `norm_job` and `features_job`. The processes are
-forked from this one, so that TensorFlow is imported once. They write their answers to FOLDER, which
-must be empty.
+For the jobs see `train_job`, `collective_job`, `norm_job`, `features_job` and
+`watch_job`. The processes are forked from this one, so that TensorFlow is
+imported once. They write their answers to FOLDER, which must be empty.
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ import tf_keras
 from tlcluster.dataset.shards import read_index
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.experiments import Experiment
+from tlcluster.records import EpochRecord
 from tlcluster.storage import patient
 from tlcluster.storage.cache import NodeCache
 from tlcluster.storage.directory import DirectoryStore
@@ -38,12 +41,17 @@ from tlcluster.storage.protocol import LARGEST, StoredObject
 from tlcluster.training import features, stores
 from tlcluster.training.batch_norm import GlobalBatchNorm
 from tlcluster.training.collective import joined, joined_lines, local, total
+from tlcluster.training.diary import NO_DIARY, Pages, opened
 from tlcluster.training.feature_key import PLAIN, FeatureKey
 from tlcluster.training.progress import Progress
 from tlcluster.training.task import Task
 from tlcluster.training.train import Place, train
+from tlcluster.training.witness import note_of, seen
 
 Json = dict[str, Any]
+
+WAITED_SECONDS = 3.0
+"""After which a worker waits for one that hangs: a step of theirs takes milliseconds."""
 
 
 class Outage:
@@ -126,6 +134,8 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
             from which on the driver asks to stop, `die_at`, the [epoch, step, phase] at which the
             process is killed, and `outage`, the arguments of an `Outage`. `environment`, which may
             be missing, has variables that are set before TensorFlow is used.
+            `hang`, which may be missing, has a folder for `pages` and says `how` the last worker
+            hangs after the first epoch: it is "stopped", or does something "else".
 
     Returns:
         `outcome`, what `train` returned, or `error` and `message`; `reported`, the epochs that
@@ -143,6 +153,19 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
     shown: list[list[int | str]] = []
     away: list[str] = []
 
+    hang, diary = job.get("hang"), NO_DIARY
+    if hang:
+        diary, pages = opened(rank)
+        (Path(hang["pages"]) / f"{rank}.part").write_text(json.dumps(pages))
+        (Path(hang["pages"]) / f"{rank}.part").rename(Path(hang["pages"]) / f"{rank}")
+
+    def report(epoch: EpochRecord) -> None:
+        reported.append(epoch.model_dump())
+        if hang and rank == world_size - 1:
+            if hang["how"] == "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            threading.Event().wait()
+
     def progress(now: Progress) -> bool:
         shown.append([now.epoch, now.step, now.phase])
         if shown[-1] == job["die_at"]:
@@ -152,9 +175,10 @@ def train_job(job: Json, rank: int, world_size: int) -> Json:
     place = Place(
         rank,
         world_size,
-        report=lambda epoch: reported.append(epoch.model_dump()),
+        report=report,
         progress=progress,
         away=lambda _, why: away.append(why),
+        diary=diary,
     )
     weights = Path(job["weights"]).read_bytes() if job["weights"] else None
     answer: Json = {"reported": reported, "shown": shown, "away": away}
@@ -255,6 +279,31 @@ def features_job(job: Json, rank: int) -> Json:
     return {"rows": found}
 
 
+def watch_job(job: Json) -> Json:
+    """Look at two workers of which one hangs, once the other has waited for some seconds; end them.
+
+    Args:
+        job: `watch`, the folder of their pages.
+
+    Returns:
+        `ranks`, where they stand.
+    """
+    folder = Path(job["watch"])
+    while len(found := [path for path in folder.iterdir() if not path.suffix]) < 2:
+        time.sleep(0.1)
+    pages = sorted(Pages(*json.loads(path.read_text())) for path in found)
+    while note := note_of(pages[0]):
+        waited = time.monotonic() - note.since
+        if note.inside and note.doing.endswith("epoch 2") and waited > WAITED_SECONDS:
+            break
+        time.sleep(0.1)
+    ranks = seen(pages)
+    for one in ranks:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+    return {"ranks": [one.model_dump() for one in ranks]}
+
+
 def run(job: Json, rank: int, ports: list[int]) -> Json:
     """Do a job in a cluster whose workers have these ports."""
     workers = [f"127.0.0.1:{port}" for port in ports]
@@ -263,6 +312,8 @@ def run(job: Json, rank: int, ports: list[int]) -> Json:
     )
     if "task" in job:
         return train_job(job, rank, len(ports))
+    if "watch" in job:
+        return watch_job(job)
     if "features" in job:
         return features_job(job, rank)
     return collective_job(job) if "line" in job else norm_job(job)

@@ -8,6 +8,7 @@ A run is a folder (or an S3 prefix) with this content:
     <experiment>/config.json          ExperimentConfig
     <experiment>/epochs.jsonl         one EpochRecord a line
     <experiment>/result.json          ExperimentResult
+    <experiment>/hangs.jsonl          one HangRecord a line, if its workers hung
     <experiment>/predictions.npz      source, label, probabilities of every test image
     <experiment>/model.weights.h5     the best weights, base and head
     <experiment>/checkpoints/         what an interrupted experiment goes on from
@@ -27,6 +28,7 @@ PICTURES = "pictures.json"
 CONFIG = "config.json"
 EPOCHS = "epochs.jsonl"
 RESULT = "result.json"
+HANGS = "hangs.jsonl"
 PREDICTIONS = "predictions.npz"
 WEIGHTS = "model.weights.h5"
 CHECKPOINTS = "checkpoints"
@@ -177,6 +179,45 @@ class ExperimentResult(Record):
             return self.worker_seconds
         known = self.workers or not self.wall_seconds
         return self.wall_seconds * len(self.workers) if known else None
+
+
+class RankRecord(Record):
+    """Where one worker stood when nothing had moved for too long."""
+
+    rank: int
+    host: str
+    pid: int
+    process: str
+    """What the system said of its process, in words, or why nothing is known of it."""
+    cores: float | None = None
+    """How many cores it used while it was looked at; None if it is not known, as what follows."""
+    doing: str = ""
+    """What it did, as a noun."""
+    seconds: float | None = None
+    """For how long."""
+    exchange: str = ""
+    """The last thing that it did together with all other workers; "" before the first."""
+    inside: bool | None = None
+    """Whether it had not come out of that."""
+    exchanges: int | None = None
+    """How many of them it had begun. All workers begin the same ones in the same order."""
+    stack: tuple[str, ...] = ()
+    """The Python frames of the thread that trains, `file:line function`, the innermost last."""
+    other_stacks: tuple[tuple[str, ...], ...] = ()
+    """Those of other threads that were in code of tlcluster."""
+
+
+class HangRecord(Record):
+    """An attempt whose workers made no progress for `--stall`."""
+
+    attempt: int
+    """Its number, counted from 1."""
+    seconds: float
+    """Without progress, when its workers were looked at."""
+    why: str
+    """What kept them, in one line."""
+    ranks: tuple[RankRecord, ...]
+    """Empty if no worker had said where it is."""
 
 
 class DatasetRecord(Record):

@@ -132,7 +132,10 @@ class TrainingSettings(BaseModel):
     )
     storage_wait: float = _storage_wait()
     retries: int = Field(
-        2, description="restarts of an experiment whose workers died", ge=0, le=100
+        2,
+        description="restarts of an experiment whose workers died; at most one if they hang",
+        ge=0,
+        le=100,
     )
     checkpoint_seconds: float = Field(
         60, description="least time between two checkpoints of an experiment", ge=0
@@ -220,7 +223,8 @@ class CommonSettings(TrainingSettings):
     )
     stall: float = Field(
         30,
-        description="minutes without progress after which an experiment fails",
+        description="minutes without progress after which workers count as hanging: the report "
+        "says where each of them stands; they are started again once, then the experiment fails",
         gt=0,
         le=MOST_MINUTES,
         json_schema_extra={"metavar": "MINUTES"},

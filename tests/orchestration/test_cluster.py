@@ -16,10 +16,18 @@ from real_run import ROOT, Command, alive, gone, started_by
 from tlcluster.dataset.ingest import ingest
 from tlcluster.errors import UserError
 from tlcluster.machine import local_cpus, processor
-from tlcluster.orchestration.cluster import TRIES, given_address, local_nodes, ray_cluster
-from tlcluster.records import ExperimentResult
+from tlcluster.orchestration.cluster import (
+    RAY_TRAIN,
+    TRIES,
+    given_address,
+    local_nodes,
+    ray_cluster,
+)
+from tlcluster.orchestration.questions import Questions
+from tlcluster.records import ExperimentResult, RankRecord
 from tlcluster.storage.embedded import EmbeddedStore
 from tlcluster.storage.open import open_store
+from tlcluster.training.diary import opened
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +97,12 @@ def test_what_is_no_address_of_a_cluster_is_refused(address: str) -> None:
     )
 
 
+def test_ray_train_hands_on_what_it_is_set_to() -> None:
+    from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE  # noqa: PLC0415
+
+    assert set(RAY_TRAIN) <= ENV_VARS_TO_PROPAGATE
+
+
 def test_this_machine_is_one_node_with_the_cores_of_this_process() -> None:
     (node,) = local_nodes()
     assert node.host == socket.gethostname()
@@ -147,6 +161,17 @@ def test_a_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.Monke
     assert gone(started_by(os.getpid()) - before)
 
 
+def looked_at() -> RankRecord:
+    """Where this process stands, seen by one that Ray starts on its node."""
+    diary, pages = opened(0)
+    diary.does("test")
+    asking, node = Questions(), ray.get_runtime_context().get_node_id()
+    asking.ask("frozen", [(node, pages)], time.monotonic())
+    while not (answers := asking.answers(time.monotonic())):
+        time.sleep(0.05)
+    return answers["frozen"][0]
+
+
 @pytest.mark.cluster
 def test_a_cluster_that_is_started_here_ends_with_the_block(
     monkeypatch: pytest.MonkeyPatch,
@@ -160,6 +185,9 @@ def test_a_cluster_that_is_started_here_ends_with_the_block(
         assert alive(started)
         assert [(node.host, node.cpus) for node in nodes] == [(socket.gethostname(), local_cpus())]
         assert signal.getsignal(signal.SIGTERM) == on_sigterm
+        seen = looked_at()
+        assert (seen.pid, seen.doing) == (os.getpid(), "test")
+        assert any(frame.endswith(" looked_at") for frame in seen.stack)
     assert gone(started)
     changed = {name for name, _ in set(os.environ.items()) ^ set(environment.items())}
     assert not {name for name in changed if name.startswith("RAY_TRAIN")}

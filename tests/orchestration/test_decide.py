@@ -7,22 +7,26 @@ import pytest
 
 from tlcluster.orchestration.board import Seen, Since
 from tlcluster.orchestration.decide import (
+    ENDING_SECONDS,
     GRACE_SECONDS,
     PREEMPTION_GRACE_SECONDS,
     PROBE_SECONDS,
     Action,
     AskToStop,
     EndWorkers,
+    Explain,
     Leave,
     PlaceAgain,
     Probe,
     Record,
+    RecordHang,
     Start,
     after,
     decide,
 )
 from tlcluster.orchestration.state import (
     Limits,
+    Look,
     Outcome,
     Standing,
     State,
@@ -32,6 +36,10 @@ from tlcluster.orchestration.state import (
 )
 from tlcluster.training.progress import Phase, Progress
 
+NEVER_STARTED = (
+    "no progress for 1 min (--stall): its workers were never given their resources, or did not "
+    "start"
+)
 STEP = Progress(1, 3, 8, 40, 1.0, None, None, Phase.TRAINING)
 FAILED = Outcome("its worker died")
 
@@ -49,14 +57,17 @@ class Run:
         self.seen: dict[str, Seen] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.away: Since | None = None
+        self.looks: dict[str, Look] = {}
 
     def step(self, seconds: float = 0.25) -> tuple[Action, ...]:
         """Let time pass, look, decide and act; returns the actions."""
         self.now += seconds
-        self.state = observed(self.state, self.seen, self.outcomes, self.away, self.now)
+        self.state = observed(self.state, self.seen, self.outcomes, self.away, self.looks, self.now)
         actions = decide(self.state, self.now)
         for action in actions:
             self.state = after(self.state, action, self.now)
+            if isinstance(action, Explain):
+                self.looks.pop(action.name, None)
             if isinstance(action, Start | PlaceAgain):
                 self.outcomes.pop(action.name, None)
         return actions
@@ -167,7 +178,7 @@ def test_workers_that_wait_for_nobody_stall() -> None:
     assert [type(action) for action in actions] == [AskToStop, EndWorkers, Record]
 
 
-def test_an_experiment_without_a_sign_of_life_ends_alone() -> None:
+def test_an_experiment_whose_workers_never_start_ends_alone() -> None:
     run = Run("a", "b", stall=60.0)
     run.step()
     run.seen = {"b": Seen((STEP,), 1)}
@@ -178,7 +189,7 @@ def test_an_experiment_without_a_sign_of_life_ends_alone() -> None:
         Record(
             "a",
             "failed",
-            "no progress for 1 min (--stall): its workers hang or were never given their resources",
+            NEVER_STARTED,
         ),
     )
     assert run.step() == ()
@@ -191,7 +202,117 @@ def test_progress_is_a_sign_of_life_and_the_same_progress_is_none() -> None:
         run.seen = {"a": Seen((STEP._replace(step=step),), 1)}
         assert run.step(50) == ()
     assert run.step(50) == ()
-    assert len(run.step(11)) == 3
+    assert run.step(11) == (Explain("a"),)
+
+
+WHY = "rank 1 on node1 is stopped by a signal"
+HANGS = f"no progress for 1 min (--stall): {WHY}"
+LOOK = Look(WHY, 61.0)
+
+
+def hanging(run: Run) -> tuple[Action, ...]:
+    """Let the workers of `a` start and hang; what follows when it is known what keeps them."""
+    run.step()
+    run.seen = {"a": Seen((), 2)}
+    assert run.step(59) == ()
+    assert run.step(2) == (Explain("a"),)
+    assert run.step(30) == ()
+    run.looks = {"a": LOOK}
+    return run.step()
+
+
+def test_workers_that_hang_are_looked_at_then_started_again_and_fail_the_second_time() -> None:
+    run = Run("a", stall=60.0, retries=5)
+    assert hanging(run) == (RecordHang("a"), EndWorkers("a"))
+    assert run.step(10) == ()
+    # What the controller says of it is that its workers died.
+    run.outcomes["a"] = FAILED
+    assert run.step() == (Start("a"),)
+    assert hanging(run) == (
+        RecordHang("a"),
+        EndWorkers("a"),
+        AskToStop("a"),
+        Record("a", "failed", HANGS),
+    )
+    assert run.state["a"].attempts == 2
+
+
+def test_without_retries_workers_that_hang_fail_the_first_time() -> None:
+    run = Run("a", stall=60.0, retries=0)
+    assert hanging(run)[-1] == Record("a", "failed", HANGS)
+
+
+def test_workers_that_died_before_count_as_retries_and_not_as_hangs() -> None:
+    run = Run("a", stall=60.0, retries=2)
+    run.step()
+    run.outcomes["a"] = FAILED
+    assert hanging(run) == (RecordHang("a"), EndWorkers("a"))
+    run.outcomes["a"] = FAILED
+    assert run.step() == (Start("a"),)
+    run.outcomes["a"] = FAILED
+    assert run.step() == (Record("a", "failed", "its worker died"),)
+
+
+def test_workers_that_move_again_while_they_are_looked_at_are_left_alone() -> None:
+    run = Run("a", stall=60.0)
+    run.step()
+    run.seen = {"a": Seen((STEP,), 2)}
+    run.step()
+    assert run.step(61) == (Explain("a"),)
+    run.seen = {"a": Seen((STEP._replace(step=9),), 2)}
+    run.looks = {"a": LOOK}
+    assert run.step() == ()
+    assert run.step(50) == ()
+    # Later it is asked anew.
+    assert run.step(11) == (Explain("a"),)
+    assert run.step() == ()
+    run.looks = {"a": LOOK}
+    assert run.step() == (RecordHang("a"), EndWorkers("a"))
+
+
+def test_workers_that_do_one_thing_after_the_other_do_not_hang_although_they_make_no_steps() -> (
+    None
+):
+    run = Run("a", stall=60.0)
+    run.step()
+    run.seen = {"a": Seen((), 2)}
+    assert run.step(61) == (Explain("a"),)
+    run.looks = {"a": Look(WHY, 20.0)}
+    assert run.step() == ()
+    assert run.step(39) == ()
+    assert run.step(2) == (Explain("a"),)
+    run.looks = {"a": LOOK}
+    assert run.step() == (RecordHang("a"), EndWorkers("a"))
+
+
+def test_workers_that_hang_and_cannot_be_ended_fail_with_that() -> None:
+    run = Run("a", stall=60.0)
+    hanging(run)
+    assert run.step(ENDING_SECONDS - 1) == ()
+    assert run.step(2) == (
+        AskToStop("a"),
+        Record("a", "failed", f"{HANGS}; they could not be ended"),
+    )
+
+
+def test_an_attempt_that_ends_while_it_is_looked_at_is_concluded_as_any_other() -> None:
+    run = Run("a", stall=60.0)
+    run.step()
+    run.seen = {"a": Seen((), 2)}
+    run.step(61)
+    run.outcomes["a"] = Outcome(None, finished=True)
+    assert run.step() == (Record("a", "finished", None),)
+
+
+def test_a_stop_request_does_not_wait_for_workers_that_hang() -> None:
+    run = Run("a", stall=60.0)
+    run.step()
+    run.seen = {"a": Seen((), 2)}
+    run.step(61)
+    run.ask(signal.SIGTERM)
+    run.looks = {"a": LOOK}
+    assert run.step(0) == (AskToStop("a"),)
+    assert run.step(GRACE_SECONDS + 0.1) == (Record("a", "interrupted", None), Leave())
 
 
 def test_an_experiment_past_its_deadline_ends_whatever_its_progress() -> None:
@@ -307,7 +428,7 @@ def test_workers_that_wait_for_storage_much_too_long_stall_after_all() -> None:
     run.step()
     run.seen = {"a": Seen((STEP,), 1, Since(run.now, "no route"))}
     run.step()
-    assert EndWorkers("a") in run.step(361)
+    assert Explain("a") in run.step(361)
 
 
 def test_while_a_worker_waits_for_storage_the_driver_tries_it_now_and_then() -> None:

@@ -8,11 +8,13 @@ import pytest
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.orchestration.errands import (
     Errands,
+    add_hang,
     conclude_result,
     read_result,
     write_result,
 )
-from tlcluster.records import RESULT, ExperimentResult
+from tlcluster.records import HANGS, RESULT, ExperimentResult, HangRecord
+from tlcluster.report.reading import read_hangs
 from tlcluster.storage import patient
 from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.protocol import Store
@@ -147,3 +149,16 @@ def test_what_the_workers_have_finished_stays_finished(store: Outage) -> None:
     timed = FAILED.model_copy(update={"worker_seconds": 9.0, "gpu_seconds": 4.5})
     paid = finished.model_copy(update={"worker_seconds": 9.0, "gpu_seconds": 4.5})
     assert conclude_result(store, "frozen", timed) == read_result(store, "frozen") == paid
+
+
+def test_a_hang_is_added_to_those_before_if_they_can_be_read(store: Outage) -> None:
+    first = HangRecord(attempt=1, seconds=61.5, why="rank 0 on a, in the test", ranks=())
+    second = first.model_copy(update={"attempt": 2})
+    key = f"frozen/{HANGS}"
+    assert read_hangs(store, key) == ()
+    add_hang(store, "frozen", first)
+    add_hang(store, "frozen", second)
+    assert read_hangs(store, key) == (first, second)
+    store.put(key, b"{")
+    add_hang(store, "frozen", second)
+    assert read_hangs(store, key) == (second,)

@@ -4,6 +4,7 @@ import time
 from itertools import chain
 from typing import NamedTuple
 
+from tlcluster.training.diary import Pages
 from tlcluster.training.progress import Progress, epochs_finished
 
 
@@ -38,6 +39,7 @@ class Board:
         self._controllers: dict[str, list[object]] = {}
         self._reservations: dict[str, list[object]] = {}
         self._away: dict[str, dict[int, Since]] = {}
+        self._diaries: dict[str, list[tuple[str, Pages]]] = {}
         self._failures: dict[str, str] = {}
         self._stopped: set[str] = set()
 
@@ -49,6 +51,7 @@ class Board:
             self._controllers,
             self._reservations,
             self._away,
+            self._diaries,
         ):
             notes.pop(training, None)
 
@@ -58,6 +61,14 @@ class Board:
 
     def workers(self, training: str) -> list[object]:
         return self._workers.get(training, [])
+
+    def keeps(self, training: str, node: str, diary: Pages) -> None:
+        """A worker on a node, named by its id, keeps a diary."""
+        self._diaries.setdefault(training, []).append((node, diary))
+
+    def diaries(self, training: str) -> list[tuple[str, Pages]]:
+        """The node and the diary of each worker."""
+        return self._diaries.get(training, [])
 
     def controlled(self, training: str, controller: object) -> None:
         """A controller looks after the workers; `controller` is its actor handle."""

@@ -28,6 +28,9 @@ RAY_TRAIN = {
     # A worker's report waits until the controller looks again, by default after 2 seconds. On
     # features, that is three times as long as an epoch.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # After 10 minutes Ray Train would end an attempt with a worker that hangs, and say no more of
+    # it. The driver waits for `--stall`, and explains it.
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "1e9",
 }
 NEW_CLUSTER = {
     # Four trainers are some twenty small processes; Ray expects one for each core and warns.

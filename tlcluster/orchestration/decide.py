@@ -21,6 +21,9 @@ PREEMPTION_GRACE_SECONDS = 90.0
 """The same after SIGUSR1, with which Slurm announces the end of an allocation, and once the budget
 is spent."""
 
+ENDING_SECONDS = 60.0
+"""After hanging workers were killed, time for Ray to notice it."""
+
 PROBE_SECONDS = 10.0
 """How often the driver tries storage itself while a worker waits for it."""
 
@@ -49,6 +52,18 @@ class EndWorkers(NamedTuple):
     name: str
 
 
+class Explain(NamedTuple):
+    """Ask the nodes of an experiment that does not move where its workers stand."""
+
+    name: str
+
+
+class RecordHang(NamedTuple):
+    """Write what they have answered."""
+
+    name: str
+
+
 class Record(NamedTuple):
     """Write how an experiment ended, unless its workers have written that it is finished."""
 
@@ -69,7 +84,18 @@ class Leave(NamedTuple):
     """All is over: end what still runs."""
 
 
-Action = Start | PlaceAgain | AskToStop | EndWorkers | Record | Probe | SpendNoMore | Leave
+Action = (
+    Start
+    | PlaceAgain
+    | AskToStop
+    | EndWorkers
+    | Explain
+    | RecordHang
+    | Record
+    | Probe
+    | SpendNoMore
+    | Leave
+)
 
 
 def decide(state: State, now: float) -> tuple[Action, ...]:
@@ -137,14 +163,49 @@ def _of_running(one: Standing, state: State, now: float) -> Iterator[Action]:
     if limits.deadline and now - began > limits.deadline:
         why = f"not finished after {limits.deadline / 60:g} min (--deadline)"
     elif now - one.sign_of_life > stall:
+        if one.workers:
+            yield from _of_hanging(one, state, now)
+            return
         why = (
-            f"no progress for {limits.stall / 60:g} min (--stall): its workers hang or were never "
-            "given their resources"
+            f"no progress for {limits.stall / 60:g} min (--stall): its workers were never given "
+            "their resources, or did not start"
         )
     if why:
         yield AskToStop(one.name)
         yield EndWorkers(one.name)
         yield Record(one.name, "failed", why)
+
+
+def _of_hanging(one: Standing, state: State, now: float) -> Iterator[Action]:
+    """What to do about an experiment whose workers do not move: explain it, start them again once,
+    and let it fail the second time."""
+    if one.looked is None:
+        yield Explain(one.name)
+        return
+    if not one.hang or state.stop:
+        return
+    why = _hangs(one, state)
+    if one.closed is None:
+        yield RecordHang(one.name)
+        yield EndWorkers(one.name)
+        if _is_repeated(one, state):
+            return
+    elif now - one.closed < ENDING_SECONDS:
+        return
+    else:
+        why += "; they could not be ended"
+    yield AskToStop(one.name)
+    yield Record(one.name, "failed", why)
+
+
+def _hangs(one: Standing, state: State) -> str:
+    return f"no progress for {state.limits.stall / 60:g} min (--stall): {one.hang}"
+
+
+def _is_repeated(one: Standing, state: State) -> bool:
+    """Whether an attempt that failed is followed by another one. A hang rarely goes away by itself,
+    and each takes `--stall` to be seen."""
+    return one.tries <= state.limits.retries and not (one.hang and one.hangs)
 
 
 def _concluded(one: Standing, outcome: Outcome, state: State) -> Action:
@@ -153,15 +214,14 @@ def _concluded(one: Standing, outcome: Outcome, state: State) -> Action:
         return Record(one.name, "finished", None)
     if state.stop or one.asked:
         return Record(one.name, "interrupted", None)
-    if outcome.error is None:
+    error = _hangs(one, state) if one.hang else outcome.error
+    if error is None:
         return Record(one.name, "failed", "its workers ended without a result")
     if outcome.fatal:
         return Record(one.name, "failed", outcome.error)
-    if not outcome.placed:
+    if not outcome.placed and not one.hang:
         return PlaceAgain(one.name)
-    if one.tries > state.limits.retries:
-        return Record(one.name, "failed", outcome.error)
-    return Start(one.name)
+    return Start(one.name) if _is_repeated(one, state) else Record(one.name, "failed", error)
 
 
 def after(state: State, action: Action, now: float) -> State:
@@ -179,6 +239,10 @@ def after(state: State, action: Action, now: float) -> State:
                 outcome=None,
                 workers=0,
                 away=None,
+                looked=None,
+                hang="",
+                closed=None,
+                hangs=one.hangs + bool(one.hang),
             )
         case PlaceAgain(name):
             # If nodes were lost, the workers are too many for those that are left, which are
@@ -189,6 +253,10 @@ def after(state: State, action: Action, now: float) -> State:
             return state.changed(name, sign_of_life=now) if others else state
         case AskToStop(name):
             return state.changed(name, asked=True)
+        case Explain(name):
+            return state.changed(name, looked=now)
+        case EndWorkers(name):
+            return state.changed(name, closed=now)
         case Record(name, status, error):
             return state.changed(name, recording=status, note=error or "")
         case Probe():

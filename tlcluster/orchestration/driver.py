@@ -25,18 +25,27 @@ from tlcluster.orchestration import decide
 from tlcluster.orchestration.attempt import Attempt, reason
 from tlcluster.orchestration.board import Board, Seen, Since
 from tlcluster.orchestration.display import Display, Row
-from tlcluster.orchestration.errands import Errands, conclude_result, read_result, write_result
+from tlcluster.orchestration.errands import (
+    Errands,
+    add_hang,
+    conclude_result,
+    read_result,
+    write_result,
+)
 from tlcluster.orchestration.first_state import first_state
+from tlcluster.orchestration.hang import explanation, still
 from tlcluster.orchestration.passed_views import PassedViews, View, sharing
+from tlcluster.orchestration.questions import Questions
 from tlcluster.orchestration.ready import Ready
 from tlcluster.orchestration.replicates import Replicate
-from tlcluster.orchestration.state import Standing, observed, recorded
+from tlcluster.orchestration.state import Look, Standing, observed, recorded
 from tlcluster.orchestration.stopping import StopRequests
 from tlcluster.orchestration.trainer import new_task, trainer_for, workers_now
 from tlcluster.orchestration.worker import Order
-from tlcluster.records import ExperimentResult, RunManifest, Status
+from tlcluster.records import ExperimentResult, HangRecord, RankRecord, RunManifest, Status
 from tlcluster.storage.protocol import Store
 from tlcluster.storage.scratch import scratch_folder
+from tlcluster.terminal import say
 from tlcluster.training.devices import possible_precisions
 from tlcluster.training.feature_key import FeatureKey, delete_view
 from tlcluster.training.task import Task, feature_key
@@ -90,6 +99,9 @@ class Driver:
         self._seen: Mapping[str, Seen] = {}
         self._reading: Any = None
         """A reference to what the board is about to answer."""
+        self._questions = Questions()
+        self._ranks: Mapping[str, tuple[RankRecord, ...]] = {}
+        """Where workers stand that do not move."""
         self._leaving = threading.Event()
         self.stopping = StopRequests()
 
@@ -182,7 +194,10 @@ class Driver:
             for name, attempt in self._attempts.items()
             if attempt.outcome is not None
         }
-        self._state = observed(self._state, self._read(), outcomes, self._errands.away, now)
+        self._ranks = self._questions.answers(now)
+        looks = {name: Look(explanation(of), still(of)) for name, of in self._ranks.items()}
+        away = self._errands.away
+        self._state = observed(self._state, self._read(), outcomes, away, looks, now)
         for name in [name for name, future in self._records.items() if future.done()]:
             status = self._records.pop(name).result().status
             self._state = recorded(self._state, name, status, now)
@@ -213,6 +228,13 @@ class Driver:
             case decide.EndWorkers(name):
                 for worker in ray.get(self._board.workers.remote(name)):
                     ray.kill(worker)
+            case decide.Explain(name):
+                diaries = ray.get(self._board.diaries.remote(name))
+                self._questions.ask(name, diaries, now)
+            case decide.RecordHang(name):
+                hang = self._hang(self._state[name], now)
+                say(self._console, f"{name} hangs: {hang.why}")
+                self._others.append(self._errands.do(partial(add_hang, self._run, name, hang)))
             case decide.Record(name, status, error):
                 result = self._result(self._state[name], status, error, now)
                 errand = partial(conclude_result, self._run, name, result)
@@ -321,6 +343,14 @@ class Driver:
         """Time of the GPUs that its workers have reserved, all drivers together."""
         this = one.worker_seconds * self._ready.admission.gpus_per_worker
         return (self._earlier[one.name].gpu_seconds or 0.0) + this
+
+    def _hang(self, one: Standing, now: float) -> HangRecord:
+        return HangRecord(
+            attempt=one.attempts,
+            seconds=now - one.sign_of_life,
+            why=one.hang,
+            ranks=self._ranks[one.name],
+        )
 
     def _seconds(self, one: Standing, now: float) -> float:
         """For how long a replicate has had workers, or waited for them, all drivers together."""

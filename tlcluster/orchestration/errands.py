@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from tlcluster.orchestration.board import Since
-from tlcluster.records import RESULT, ExperimentResult
-from tlcluster.report.reading import DamagedRecord, read_record
+from tlcluster.records import HANGS, RESULT, ExperimentResult, HangRecord
+from tlcluster.report.reading import DamagedRecord, read_hangs, read_record
 from tlcluster.storage.patient import patient
 from tlcluster.storage.protocol import Store
 
@@ -100,6 +100,16 @@ def read_result(run: Store, folder: str) -> ExperimentResult:
 
 def write_result(run: Store, folder: str, result: ExperimentResult) -> None:
     run.put(f"{folder}/{RESULT}", result.model_dump_json(indent=1).encode() + b"\n")
+
+
+def add_hang(run: Store, folder: str, hang: HangRecord) -> None:
+    """Add a hang to those of a training. One that cannot be read any more is left out."""
+    try:
+        before = read_hangs(run, f"{folder}/{HANGS}")
+    except DamagedRecord:
+        before = ()
+    lines = "".join(f"{one.model_dump_json()}\n" for one in (*before, hang))
+    run.put(f"{folder}/{HANGS}", lines.encode())
 
 
 def conclude_result(run: Store, folder: str, result: ExperimentResult) -> ExperimentResult:

@@ -23,6 +23,15 @@ class Limits(NamedTuple):
     """Time of all workers together; None for no limit."""
 
 
+class Look(NamedTuple):
+    """What nodes have answered that were asked where the workers of an experiment stand."""
+
+    why: str
+    """What keeps them, if something does."""
+    still: float
+    """Seconds since one of them began to do something else; infinite if that is not known."""
+
+
 class Outcome(NamedTuple):
     """How an attempt ended."""
 
@@ -79,6 +88,14 @@ class Standing:
     """Its workers were asked to stop."""
     recording: Status | None = None
     """It is over, and this is being written."""
+    looked: float | None = None
+    """When nodes were asked where its workers stand, because nothing had moved for too long."""
+    hang: str = ""
+    """What keeps its workers, once that is known."""
+    closed: float | None = None
+    """When hanging workers were ended, to be started again."""
+    hangs: int = 0
+    """How often that was done."""
     note: str = ""
 
     @property
@@ -137,6 +154,7 @@ def observed(
     seen: Mapping[str, Seen],
     outcomes: Mapping[str, Outcome],
     away: Since | None,
+    looks: Mapping[str, Look],
     now: float,
 ) -> State:
     """The state with what the board, the attempts and storage show.
@@ -146,6 +164,8 @@ def observed(
         seen: what the board holds, for each experiment that it knows.
         outcomes: for each experiment whose attempt has ended.
         away: whether the driver's own storage is away.
+        looks: for each experiment whose nodes were asked where its workers stand and have
+            answered.
         now: the present time.
     """
     passed = 0.0 if state.looked is None else now - state.looked
@@ -161,15 +181,27 @@ def observed(
                 "outcome": outcomes.get(one.name),
                 "worker_seconds": one.worker_seconds + passed * one.paid_for,
             }
+            look = looks.get(one.name)
+            if look and one.looked is not None and one.closed is None and not one.hang:
+                # Only steps and epochs are progress for the driver. A slow start moves as well.
+                moves = look.still < state.limits.stall
+                changes |= _moves(one, now - look.still) if moves else {"hang": look.why}
             if latest is not None and latest != one.progress:
-                changes |= {"progress": latest, "sign_of_life": now}
+                changes |= {"progress": latest, **_moves(one, now)}
                 if one.progress is None:
                     changes["resumed"] = epochs_finished(board.posts[0])
             if away:
                 # Its attempt may wait for the driver.
-                changes["sign_of_life"] = now
+                changes |= _moves(one, now)
         experiments.append(replace(one, **changes))  # type: ignore[arg-type]
     return replace(state, experiments=tuple(experiments), away=away, looked=now)
+
+
+def _moves(one: Standing, now: float) -> Mapping[str, object]:
+    """What changes when there is no more reason to think that workers hang."""
+    # They may move again while their nodes are asked why they do not.
+    unasked = {"looked": None, "hang": ""} if one.closed is None else {}
+    return {"sign_of_life": now, **unasked}
 
 
 def recorded(state: State, name: str, status: Status, now: float) -> State:

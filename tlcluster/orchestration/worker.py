@@ -10,6 +10,7 @@ import ray.train
 from tlcluster.checkup.versions import difference, versions
 from tlcluster.errors import UserError
 from tlcluster.records import EpochRecord
+from tlcluster.training.diary import opened
 from tlcluster.training.progress import Progress, now_and_then
 from tlcluster.training.task import Task
 
@@ -52,12 +53,14 @@ def refuse_other_versions(drivers: Mapping[str, str]) -> None:
 
 
 def _train(order: Order) -> None:
-    # The driver and Ray's controllers import this module too, and need no TensorFlow.
-    from tlcluster.training.train import Place, train  # noqa: PLC0415
-
     task, board = order.task, order.board
     context = ray.train.get_context()
     name, rank = task.folder, context.get_world_rank()
+    diary, pages = opened(rank)
+    board.keeps.remote(name, ray.get_runtime_context().get_node_id(), pages)
+    diary.does("import of TensorFlow")
+    # The driver and Ray's controllers import this module too, and need no TensorFlow.
+    from tlcluster.training.train import Place, train  # noqa: PLC0415
 
     def report(record: EpochRecord) -> None:
         ray.train.report(record.model_dump())
@@ -75,5 +78,6 @@ def _train(order: Order) -> None:
         report=report,
         progress=now_and_then(progress),
         away=away,
+        diary=diary,
     )
     train(task, place, ray.get(order.weights[0]))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from tlcluster.errors import UserError
-from tlcluster.records import EpochRecord, LayerRecord
+from tlcluster.records import EpochRecord, HangRecord, LayerRecord
 from tlcluster.report.formats import shorten
 from tlcluster.report.metrics import Predictions
 from tlcluster.storage.protocol import (
@@ -68,6 +68,19 @@ def read_epochs(store: Store, key: str) -> tuple[EpochRecord, ...]:
             history.pop()
         history.append(record)
     return tuple(history)
+
+
+def read_hangs(store: Store, key: str) -> tuple[HangRecord, ...]:
+    """The hangs of a training, in order.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    lines = (_get(store, key, LARGEST_RECORD) or b"").splitlines()
+    return tuple(
+        _parse(HangRecord, line, store, f"{key}, line {number}")
+        for number, line in enumerate(lines, 1)
+    )
 
 
 def read_predictions(store: Store, key: str, classes: int) -> Predictions | None:

@@ -4,7 +4,14 @@ from typing import Literal
 
 from tlcluster.experiments import Experiment, StudyResult
 from tlcluster.leakage import Method
-from tlcluster.records import NodeRecord, PriceRecord, RunStatus, WeightsRecord, WorkerRecord
+from tlcluster.records import (
+    HangRecord,
+    NodeRecord,
+    PriceRecord,
+    RunStatus,
+    WeightsRecord,
+    WorkerRecord,
+)
 from tlcluster.report.cost_part import CostPart
 from tlcluster.report.scores import (
     DisputedPart,
@@ -99,6 +106,8 @@ class ReplicatePart(Part):
     history: History
     cost: CostPart | None
     """null if its records do not say how many workers it had for how long."""
+    hangs: tuple[HangRecord, ...]
+    """Attempts whose workers made no progress for `--stall`."""
 
 
 class Mean(Part):
@@ -180,6 +189,8 @@ class ExperimentPart(Part):
     """See `replicates`."""
     summary: str
     recipe: Experiment | None
+    hangs: tuple[HangRecord, ...]
+    """Attempts whose workers made no progress for `--stall`."""
     replicates: tuple[ReplicatePart, ...]
     """One for each seed of the run, in its order."""
     across_seeds: AcrossSeeds

@@ -27,6 +27,7 @@ from tlcluster.report.reading import (
     DamagedRecord,
     damaged,
     read_epochs,
+    read_hangs,
     read_predictions,
     read_record,
 )
@@ -276,4 +277,5 @@ def read_replicate(
     predictions = read_predictions(store, prefix + records.PREDICTIONS, len(classes))
     origins = manifest.dataset.name == cinic10.NAME
     metrics = evaluate(predictions, classes, origins=origins) if predictions else None
-    return Replicate(seed, status, config, epochs, result, metrics), predictions
+    hangs = read_hangs(store, prefix + records.HANGS)
+    return Replicate(seed, status, config, epochs, result, metrics, hangs), predictions

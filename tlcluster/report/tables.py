@@ -142,6 +142,7 @@ def _training(replicate: Replicate) -> dict[str, Any]:
         **result.model_dump(exclude={"workers", "sha256"}),
         "status": replicate.status,
         "epochs_run": replicate.epochs_run,
+        "hangs": replicate.hangs,
         "history": {
             "loss": [epoch.loss for epoch in epochs],
             "accuracy": [epoch.accuracy for epoch in epochs],

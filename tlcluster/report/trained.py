@@ -10,6 +10,7 @@ from tlcluster.records import (
     EpochRecord,
     ExperimentConfig,
     ExperimentResult,
+    HangRecord,
     RunManifest,
     Status,
 )
@@ -40,6 +41,8 @@ class Replicate(NamedTuple):
     """None until there are predictions."""
     cost: Cost | None = None
     """None if its records do not say."""
+    hangs: tuple[HangRecord, ...] = ()
+    """Attempts whose workers made no progress for `--stall`."""
 
     @property
     def epochs_run(self) -> int:

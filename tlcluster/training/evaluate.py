@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tlcluster.dataset.stream import Batch
 from tlcluster.training.collective import joined, local, total
+from tlcluster.training.diary import NO_DIARY, Diary
 from tlcluster.training.model import no_keys
 from tlcluster.training.state import Scores
 
@@ -20,14 +21,16 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         logits_of: Callable[..., tf.Tensor],
         inputs: tf.TensorSpec,
+        diary: Diary = NO_DIARY,
     ) -> None:
         """
         Args:
             strategy: adds up and joins the workers' parts.
             logits_of: inputs, keys and `training` → logits; see `tlcluster.training.model.Models`.
             inputs: shape and dtype of the inputs; the first dimension is free.
+            diary: notes that this worker waits for the others.
         """
-        self.strategy = strategy
+        self.strategy, self._diary = strategy, diary
         self.sum_seconds = 0.0
         """That the last sum in `scores` took: above all, waiting for the slowest worker."""
 
@@ -63,7 +66,8 @@ class Evaluator:
         # float64 keeps counts exact, and sums the same however the split is cut.
         part = tf.constant(scores(*self.logits(batches)), tf.float64)
         began = time.monotonic()
-        loss, correct, rows = total(self.strategy, part).numpy()
+        with self._diary.together():
+            loss, correct, rows = total(self.strategy, part).numpy()
         self.sum_seconds = time.monotonic() - began
         return Scores(float(loss), int(correct), int(rows))
 
@@ -75,7 +79,8 @@ class Evaluator:
         """
         logits, _ = self.logits(batches)
         part = tf.constant(softmax(logits.reshape(-1, classes)))
-        return joined(self.strategy, part).numpy()
+        with self._diary.together():
+            return joined(self.strategy, part).numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from tlcluster.training.collective import total
+from tlcluster.training.diary import NO_DIARY, Diary
 from tlcluster.training.energy import Meter
 from tlcluster.training.state import Used
 
@@ -18,6 +19,7 @@ class Ledger:
         workers: int,
         computed: Callable[[], Mapping[str, float | None]],
         meter: Meter,
+        diary: Diary = NO_DIARY,
     ) -> None:
         """
         Args:
@@ -26,9 +28,10 @@ class Ledger:
             computed: for how long this worker has computed features so far; see
                 `tlcluster.training.inputs.Inputs`.
             meter: of its energy.
+            diary: of this worker.
         """
         self._strategy, self._workers = strategy, workers
-        self._computed, self._meter = computed, meter
+        self._computed, self._meter, self._diary = computed, meter, diary
         self._noted: list[float] = []
 
     def look(self) -> None:
@@ -42,7 +45,8 @@ class Ledger:
         noted, self._noted = self._noted or [0.0] * len(so_far), so_far
         new = [now - before for now, before in zip(so_far, noted, strict=True)]
         if self._workers > 1:
-            new = total(self._strategy, tf.constant(new, tf.float64)).numpy().tolist()
+            with self._diary.together("sum of what the workers used"):
+                new = total(self._strategy, tf.constant(new, tf.float64)).numpy().tolist()
         *seconds, joules = new
         # The groups that this worker reads, and those that others computed.
         features = {

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tlcluster.dataset.shards import Index
 from tlcluster.records import EpochRecord
 from tlcluster.training.data import Feed
+from tlcluster.training.diary import Diary
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.inputs import Inputs, Step, split_part, training_steps
 from tlcluster.training.ledger import Ledger
@@ -40,6 +41,7 @@ class Parts:
     saves: Saves
     reporter: Reporter
     ledger: Ledger
+    diary: Diary
 
 
 class Loop:
@@ -99,7 +101,8 @@ class Loop:
             first = self.state.epoch == 1 and self.state.step == 0
             steps = 1 if first else min(STEPS_PER_CALL, left)
             start = time.monotonic()
-            with feed.own_errors():
+            what = steps_of(self.state.epoch, self.state.step, steps)
+            with feed.own_errors(), parts.diary.together(what):
                 sums = self._call(feed.iterator, steps, parts.reporter.stop_requested)
             end = time.monotonic()
             self.state = after_steps(
@@ -113,12 +116,14 @@ class Loop:
             self._show(Phase.TRAINING)
             parts.ledger.look()
             if parts.saves.is_due():
+                parts.diary.does(f"checkpoint after {what}")
                 parts.saves.save(self.state)
         return True
 
     def _validate(self) -> None:
         """Validate, keep the weights if they are the best so far, and begin the next epoch."""
         parts = self._parts
+        parts.diary.does(f"validation of epoch {self.state.epoch}")
         start = time.monotonic()
         with parts.network.tested():
             valid = parts.evaluator.scores(
@@ -138,3 +143,10 @@ class Loop:
 
     def _show(self, phase: Phase) -> None:
         self._parts.reporter.show(progress_of(self.state, self._parts.schedule, phase))
+
+
+def steps_of(epoch: int, done: int, steps: int) -> str:
+    """The next steps of an epoch in words, if so many are done: `steps 9 to 16 of epoch 2`."""
+    if steps == 1:
+        return f"step {done + 1} of epoch {epoch}"
+    return f"steps {done + 1} to {done + steps} of epoch {epoch}"

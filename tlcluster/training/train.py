@@ -24,6 +24,7 @@ from tlcluster.records import (
     WorkerRecord,
 )
 from tlcluster.training.collective import joined_lines
+from tlcluster.training.diary import NO_DIARY, Diary
 from tlcluster.training.energy import Meter
 from tlcluster.training.evaluate import Evaluator
 from tlcluster.training.events import Events
@@ -65,6 +66,8 @@ class Place(NamedTuple):
     away: Callable[[float, str], None] = _silent
     """Called by every worker, from any thread, while it waits for storage: seconds that storage
     has been away, and the reason; `(0.0, "")` once it answers again."""
+    diary: Diary = NO_DIARY
+    """Takes notes of what this worker does."""
 
 
 def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
@@ -84,6 +87,7 @@ def train(task: Task, place: Place, imagenet_weights: bytes | None) -> str:
             request came while it was away.
     """
     began = time.monotonic()
+    place.diary.does("start of TensorFlow and connection of the workers")
     with started(task, place.world_size) as worker:
         parts, stores, workers = prepared(task, place, imagenet_weights, worker, began)
         del imagenet_weights  # 59 MB
@@ -136,8 +140,10 @@ def prepared(
     """
     device, strategy = worker
     me = WorkerRecord(rank=place.rank, host=socket.gethostname(), device=device.name)
-    lines = joined_lines(strategy, me.model_dump_json())
+    with place.diary.together("introduction of the workers"):
+        lines = joined_lines(strategy, me.model_dump_json())
     workers = tuple(WorkerRecord.model_validate_json(line) for line in lines)
+    place.diary.does("opening of the data set and building of the model")
     reporter = Reporter(place.progress if place.rank == 0 else None)
     stores = open_stores(task, away=place.away, should_stop=reporter.asked_to_stop)
     index = _expected_index(task, stores)
@@ -165,10 +171,20 @@ def prepared(
         began=began,
         earlier_seconds=task.earlier_seconds,
     )
-    evaluator = Evaluator(strategy, inputs.logits_of, inputs.spec)
-    ledger = Ledger(strategy, schedule.workers, lambda: inputs.computed, Meter(task.gpus))
+    evaluator, diary = Evaluator(strategy, inputs.logits_of, inputs.spec, place.diary), place.diary
+    ledger = Ledger(strategy, schedule.workers, lambda: inputs.computed, Meter(task.gpus), diary)
     parts = Parts(
-        task, strategy, index, schedule, inputs, network, evaluator, saves, reporter, ledger
+        task,
+        strategy,
+        index,
+        schedule,
+        inputs,
+        network,
+        evaluator,
+        saves,
+        reporter,
+        ledger,
+        diary,
     )
     return Prepared(parts, stores, workers)
 
@@ -194,10 +210,14 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
     if not is_over(state, parts.schedule):
         events = Events(stores.run, folder, state.history) if chief else None
         for history in loop.epochs():
+            place.diary.does(f"records of epoch {len(history)}")
             if events:
                 write_epochs(stores.run, folder, history)
                 events.write(history)
-            place.report(history[-1])
+            # Ray Train lets no worker go on before all have reported.
+            with place.diary.together(f"report of epoch {len(history)}"):
+                place.report(history[-1])
+        place.diary.does("last checkpoint")
         saves.save(loop.state)
         if not is_over(loop.state, parts.schedule):
             return "interrupted"
@@ -216,12 +236,16 @@ def _run(parts: Parts, place: Place, stores: Stores, workers: tuple[WorkerRecord
 
 def newest_state(parts: Parts) -> TrainingState:
     """Where the training stands: at its newest checkpoint, which is restored, or at its start."""
+    parts.diary.does("choice of a checkpoint")
     return parts.saves.load(parts.schedule, functools.partial(_everyones, parts))
 
 
 def _everyones(parts: Parts, line: str) -> list[str]:
     """The line of every worker; one worker need not ask."""
-    return joined_lines(parts.strategy, line) if parts.schedule.workers > 1 else [line]
+    if parts.schedule.workers == 1:
+        return [line]
+    with parts.diary.together():
+        return joined_lines(parts.strategy, line)
 
 
 def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) -> Mapping[str, str]:
@@ -232,10 +256,13 @@ def _test(parts: Parts, state: TrainingState, stores: Stores, *, chief: bool) ->
     """
     folder = parts.task.folder
     parts.reporter.show(progress_of(state, parts.schedule, Phase.TESTING))
+    parts.diary.does("test")
     parts.network.use_best()
     views = (PLAIN, MIRRORED)[: parts.task.experiment.test_views]
     probabilities = np.mean([_predictions(parts, view) for view in views], axis=0)
-    sha256 = {WEIGHTS: write_weights(stores.run, folder, parts.network.models, writes=chief)}
+    with parts.diary.together("weights file"):
+        sha256 = {WEIGHTS: write_weights(stores.run, folder, parts.network.models, writes=chief)}
+    parts.diary.does("records of the test")
     if chief:
         sha256[PREDICTIONS] = write_predictions(
             stores.run, folder, stores.images, parts.index, probabilities
