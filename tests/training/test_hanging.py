@@ -15,6 +15,9 @@ from tlcluster.records import RankRecord
 from tlcluster.storage.open import open_store
 from tlcluster.training.task import Task
 
+# The decisions are tested with fakes.
+pytestmark = [pytest.mark.drill, pytest.mark.cluster]
+
 HOWS = ("stopped", "else")
 
 
@@ -72,7 +75,6 @@ def stand(
 EXCHANGE = "steps 1 to 4 of epoch 2"
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("how", HOWS)
 def test_a_worker_that_waits_in_tensorflow_for_one_that_hangs_says_so(
     how: str, stand: dict[str, list[RankRecord]]
@@ -89,7 +91,6 @@ def test_a_worker_that_waits_in_tensorflow_for_one_that_hangs_says_so(
     assert waits.other_stacks == ()
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("how", HOWS)
 def test_of_the_worker_that_hangs_the_last_exchange_is_known(
     how: str, stand: dict[str, list[RankRecord]]
@@ -100,7 +101,6 @@ def test_of_the_worker_that_hangs_the_last_exchange_is_known(
     assert (hangs.stack == ()) == (how == "stopped")
 
 
-@pytest.mark.cluster
 def test_the_hang_of_real_workers_is_explained_by_rank_and_host(
     stand: dict[str, list[RankRecord]],
 ) -> None:

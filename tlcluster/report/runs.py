@@ -278,4 +278,4 @@ def read_replicate(
     origins = manifest.dataset.name == cinic10.NAME
     metrics = evaluate(predictions, classes, origins=origins) if predictions else None
     hangs = read_hangs(store, prefix + records.HANGS)
-    return Replicate(seed, status, config, epochs, result, metrics, hangs), predictions
+    return Replicate(seed, status, config, epochs, result, metrics, hangs=hangs), predictions
