@@ -111,14 +111,9 @@ def changed(draw: st.DrawFn, value: Any) -> Any:
                 *elsewhere, other = draw(st.sampled_from(there))
                 found = value
                 for step in elsewhere:
-                    try:
-                        found = found[step]
-                        found[other]
-                    except (KeyError, IndexError, TypeError):
-                        break
-                else:
-                    # A copy: a value that holds itself is no JSON.
-                    holder[last] = json.loads(json.dumps(found[other]))
+                    found = found[step]
+                # A copy: a value that holds itself is no JSON.
+                holder[last] = copy.deepcopy(found[other])
     return value
 
 
