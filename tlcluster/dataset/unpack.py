@@ -95,34 +95,34 @@ def _tar(
     source: str, raw: BinaryIO | gzip.GzipFile | io.BufferedReader, limit: int
 ) -> Iterator[Member]:
     stream = cast(BinaryIO, _Bounded(source, raw, limit))
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo) as archive:
-        while (member := _next(source, archive)) is not None:
-            # The archive keeps what it has seen, which would be hundreds of megabytes.
-            archive.members.clear()  # type: ignore[attr-defined]
-            if len(archive.pax_headers) > _MAX_GLOBAL_HEADERS:
-                raise tarfile.ReadError("too many headers for all files")
-            if member.isdir():
-                continue
-            if not member.isreg():
-                raise _link_or_device(source, member.name)
-
-            def read(member: tarfile.TarInfo = member) -> bytes:
-                file = archive.extractfile(member)
-                return file.read() if file else b""
-
-            yield Member(member.name, member.size, read)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictTarInfo) as archive:
+            yield from _members(source, archive)
+    except _Holes:
+        raise UserError(
+            f"{source}: has a file with holes, as no image has; pack it again without --sparse"
+        ) from None
     # The checksum of a compressed archive follows its padding.
     while stream.read(_BLOCK):
         pass
 
 
-def _next(source: str, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    try:
-        return archive.next()
-    except _Holes:
-        raise UserError(
-            f"{source}: has a file with holes, as no image has; pack it again without --sparse"
-        ) from None
+def _members(source: str, archive: tarfile.TarFile) -> Iterator[Member]:
+    while (member := archive.next()) is not None:
+        # The archive keeps what it has seen, which would be hundreds of megabytes.
+        archive.members.clear()  # type: ignore[attr-defined]
+        if len(archive.pax_headers) > _MAX_GLOBAL_HEADERS:
+            raise tarfile.ReadError("too many headers for all files")
+        if member.isdir():
+            continue
+        if not member.isreg():
+            raise _link_or_device(source, member.name)
+
+        def read(member: tarfile.TarInfo = member) -> bytes:
+            file = archive.extractfile(member)
+            return file.read() if file else b""
+
+        yield Member(member.name, member.size, read)
 
 
 def _tar_gz(source: str, raw: BinaryIO, limit: int) -> Iterator[Member]:
