@@ -98,7 +98,7 @@ sbom: dev-env ## what requirements.txt installs, as CycloneDX in sbom.cdx.json
 	@.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file sbom.cdx.json requirements.txt
 
 audit-deps: dev-env ## the locks against the advisories of PyPI, which need the internet
-	@.venv/bin/pip-audit --require-hashes --disable-pip $(ARGS) $(foreach lock,$(locks),--requirement $(lock))
+	@.venv/bin/pip-audit --strict --require-hashes --disable-pip $(ARGS) $(foreach lock,$(locks),--requirement $(lock))
 
 clean: ## remove .venv and what tools leave behind; runs/ stays
 	@rm -rf .venv .venv-bench build sbom.cdx.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

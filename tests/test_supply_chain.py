@@ -65,6 +65,6 @@ def test_the_sbom_has_every_entry_of_the_lock_with_its_hashes(sboms: list[bytes]
 def test_the_audit_reads_every_lock_as_it_is() -> None:
     program, *words = command("audit-deps")
     assert Path(program) == BIN / "pip-audit"
-    assert set(words[1:]) - set(LOCKS) == {"--disable-pip", "--requirement"}
-    assert words[0] == "--require-hashes"
+    assert set(words[2:]) - set(LOCKS) == {"--disable-pip", "--requirement"}
+    assert words[:2] == ["--strict", "--require-hashes"]  # what cannot be audited is an error
     assert sorted(word for word in words if word in LOCKS) == sorted(LOCKS)

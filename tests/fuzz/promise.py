@@ -78,6 +78,7 @@ def kept(
     folder: Path | None = None,
     refusal: type[Exception] = UserError,
     memory: int = MEMORY,
+    says: Callable[[str], str] = str,
 ) -> Value | None:
     """What a reader returns, or None if it refuses the file; an AssertionError if it does worse.
 
@@ -87,6 +88,7 @@ def kept(
         folder: where it may write; None if nowhere.
         refusal: what it raises to refuse.
         memory: bytes that it may take.
+        says: what becomes of a refusal before anybody sees it.
     """
     tally = TALLIES.setdefault(target, Tally())
     value = error = None
@@ -106,7 +108,7 @@ def kept(
     if error is None:
         tally.read += 1
         return value
-    line = str(error)
+    line = says(str(error))
     assert line.isprintable(), f"a refusal that a terminal would obey: {line!r}"
     assert 0 < len(line) <= LONGEST, f"a refusal of {len(line)} characters"
     tally.refused += 1

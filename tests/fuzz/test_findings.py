@@ -216,7 +216,7 @@ def test_xz_archives_of_several_streams_with_zeros_between_are_read(tmp_path: Pa
 def test_a_zip_whose_members_lie_before_its_beginning_is_refused(
     refusal: Callable[[str, bytes], str],
 ) -> None:
-    """Where the zipfile module looks for them, a seek was a ValueError."""
+    """Looking for them there was an OSError, and the message that of a file without permission."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in FILES.items():

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import zlib
 from pathlib import Path
 
 import fake_run
@@ -14,7 +15,7 @@ from mangle import json_files, npz_files
 from promise import fuzzed, kept
 
 from tlcluster.leakage import AUDIT, Audit, Method
-from tlcluster.records import MANIFEST, PICTURES
+from tlcluster.records import MANIFEST, PICTURES, PicturesRecord
 from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.page import render_page
 from tlcluster.report.pictures import gathered_pictures, kept_pictures
@@ -84,7 +85,10 @@ def records() -> dict[str, bytes]:
         }
     )  # fmt: skip
     store.put(AUDIT, audit.to_json())
-    gathered_pictures(store, "", read_run(store), fake_run.look(IMAGES))
+    gathered_pictures(store, "", read_run(store), fake_run.look(IMAGES, side=2))
+    some = PicturesRecord.model_validate_json(store.written[PICTURES])
+    some = some.model_copy(update={"pictures": some.pictures[:3]})
+    store.put(PICTURES, some.model_dump_json().encode())
     return store.written
 
 
@@ -94,7 +98,9 @@ def report(key: str, content: bytes) -> None:
 
     def read() -> tuple[str, str]:
         run = read_run(store)
-        page = render_page(run, FIGURES, kept_pictures(store, "", run))
+        pictures = kept_pictures(store, "", run)
+        # The page takes most of the time.
+        page = render_page(run, FIGURES, pictures) if zlib.crc32(content) % 8 == 0 else ""
         return page + summary_csv(run), results_json(run)
 
     said = kept(key.rpartition("/")[2], read)

@@ -14,6 +14,7 @@ from tlcluster.experiments import EXPERIMENTS
 from tlcluster.recipe_files import Profile, load_profile
 from tlcluster.records import NodeRecord
 from tlcluster.storage.directory import DirectoryStore
+from tlcluster.terminal import one_line
 from tlcluster.tuning.folder import read_manifest, read_trials
 from tlcluster.tuning.records import TRIALS, TUNING, SearchRecord, TrialRecord, TuningManifest
 from tlcluster.tuning.space import Space, load_space
@@ -75,7 +76,7 @@ def test_a_recipe(content: bytes, tmp_path: Path) -> None:
     def read() -> Profile:
         return load_profile(str(path))
 
-    profile = kept("recipe", read)
+    profile = kept("recipe", read, says=one_line)
     if profile is not None:
         assert profile.experiments.keys() >= EXPERIMENTS.keys()
         assert all("/" not in name and name.isprintable() for name in profile.experiments)
@@ -90,7 +91,7 @@ def test_a_search_space(content: bytes, tmp_path: Path) -> None:
     def read() -> Space:
         return load_space(str(path), EXPERIMENTS["frozen"], EXPERIMENTS)
 
-    kept("search space", read)
+    kept("search space", read, says=one_line)
 
 
 MANIFEST = TuningManifest(

@@ -181,6 +181,8 @@ def _zip(source: str, raw: BinaryIO, limit: int) -> Iterator[Member]:
         for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
             if info.is_dir():
                 continue
+            if info.header_offset < 0:
+                raise zipfile.BadZipFile("a file before the beginning")
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise _link_or_device(source, info.filename)
             if info.flag_bits & 1:
