@@ -95,7 +95,7 @@ lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
 
 sbom: dev-env ## what requirements.txt installs, as CycloneDX in sbom.cdx.json
-	@.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file sbom.cdx.json requirements.txt
+	@.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --no-validate --output-format JSON --output-file sbom.cdx.json requirements.txt
 
 audit-deps: dev-env ## the locks against the advisories of PyPI, which need the internet
 	@.venv/bin/pip-audit --strict --require-hashes --disable-pip $(ARGS) $(foreach lock,$(locks),--requirement $(lock))
