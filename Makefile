@@ -6,6 +6,8 @@ PYTHON ?=
 UV ?= $(shell command -v uv 2>/dev/null)
 # Handed on to the command: make run ARGS="--profile paper --workers 4"
 ARGS ?=
+# Damaged files for each reader: make fuzz EXAMPLES=20000
+EXAMPLES ?= 2000
 # GPU=1 adds CUDA and cuDNN. An environment that was made with them keeps them.
 GPU ?= $(if $(wildcard .venv/.gpu),1)
 # EXPORT=1 adds what writes and runs ONNX, and what runs LiteRT.
@@ -51,10 +53,10 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env run test test-gpu drill bench lint lock clean dev-env debian again
+.PHONY: help env run test test-gpu drill fuzz bench lint lock sbom audit-deps clean dev-env debian again
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'ARGS="…" is handed on, PYTHON=… chooses the interpreter (3.11 or 3.12), GPU=1 adds CUDA, EXPORT=1'
 	@echo 'ONNX and LiteRT, TRACK=1 the clients of MLflow and Weights & Biases.'
@@ -73,6 +75,9 @@ test-gpu: dev-env ## the tests that need an NVIDIA GPU, with their figures; skip
 drill: dev-env debian ## the longest tests, which `make test` leaves out
 	@.venv/bin/python -m pytest -m drill $(ARGS)
 
+fuzz: dev-env ## thousands of damaged files for everything that reads a stranger's; make fuzz EXAMPLES=20000
+	@TLCLUSTER_FUZZ=$(EXAMPLES) .venv/bin/python -m pytest tests/fuzz $(ARGS)
+
 bench: env .venv-bench/.made ## measure beside what people use (PyTorch comes with it, 6 GB); make bench ARGS="--only input"
 	@.venv/bin/python jobs/bench.py $(ARGS)
 
@@ -89,8 +94,14 @@ lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=
 	@$(lock) --group bench --output-file requirements-bench.txt
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
 
+sbom: dev-env ## what requirements.txt installs, as CycloneDX in sbom.cdx.json
+	@.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --no-validate --output-format JSON --output-file sbom.cdx.json requirements.txt
+
+audit-deps: dev-env ## the locks against the advisories of PyPI, which need the internet
+	@.venv/bin/pip-audit --strict --require-hashes --disable-pip $(ARGS) $(foreach lock,$(locks),--requirement $(lock))
+
 clean: ## remove .venv and what tools leave behind; runs/ stays
-	@rm -rf .venv .venv-bench build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-bench build sbom.cdx.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find jobs tests tlcluster -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two processes, a file at a time each: real clusters wait a lot. The order is that of conftest.py.
@@ -98,6 +109,8 @@ side_by_side = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lock = .venv/bin/uv pip compile $(ARGS) --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+locks := $(wildcard requirements*.txt)
 
 extras = import tomllib; of = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*of["onnx"], *of["litert"], sep="\n")
 

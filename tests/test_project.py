@@ -463,7 +463,10 @@ def test_a_wheel_carries_the_sample_and_the_templates(tmp_path: Path) -> None:
 # --- the Makefile and CI -----------------------------------------------------------------------
 
 
-TARGETS = ["env", "run", "test", "test-gpu", "drill", "bench", "lint", "lock", "clean"]
+TARGETS = [
+    "env", "run", "test", "test-gpu", "drill", "fuzz", "bench", "lint", "lock", "sbom",
+    "audit-deps", "clean",
+]  # fmt: skip
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tlcluster.cinic10 import CLASSES, SPLITS
-from tlcluster.dataset import archive as archive_module
 from tlcluster.dataset import arrange as arrange_module
+from tlcluster.dataset import unpack as unpack_module
 from tlcluster.dataset.arrange import MAX_IMAGE_BYTES, Found, Source, arrange
 from tlcluster.dataset.sources import open_source
 from tlcluster.errors import UserError
@@ -515,7 +515,7 @@ def test_the_tar_module_is_not_left_with_what_it_has_seen(
         return archives[-1]
 
     monkeypatch.setattr(tarfile, "open", watch)
-    members = archive_module._tar("a", io.BytesIO(path.read_bytes()), 2**30)
+    members = unpack_module._tar("a", io.BytesIO(path.read_bytes()), 2**30)
     held = [len(archives[0].members) for _ in members]  # type: ignore[attr-defined]
     assert len(held) == 100
     assert max(held) <= 1

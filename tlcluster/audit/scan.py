@@ -8,8 +8,8 @@ import numpy as np
 
 from tlcluster.audit.descriptors import Descriptors, Rows, describe, joined
 from tlcluster.audit.likeness import Images
+from tlcluster.dataset.labels import file_names
 from tlcluster.dataset.shards import Index, fetched_shard
-from tlcluster.errors import UserError
 from tlcluster.storage.protocol import Store
 
 
@@ -54,13 +54,7 @@ def scan(store: Store, index: Index, name: str, advance: Callable[[int], None]) 
         parts.append(describe(images))
         labels.append(rows["label"].astype(np.int64))
         origins.append(rows["origin"].astype(np.int64))
-        try:
-            sources += [source.decode() for source in rows["source"].tolist()]
-        except UnicodeDecodeError:
-            raise UserError(
-                f"shard {info.key} has a file name that is not UTF-8; ingest the images again into "
-                "an empty place"
-            ) from None
+        sources += file_names(rows, info)
         advance(info.rows)
     return Split(
         name,

@@ -5,17 +5,15 @@ finite and of a sensible size, texts can be encoded, and arrays fit together.
 Everything else is a `UserError` of one line that names the file.
 """
 
-import io
 import math
-import zipfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from tlcluster.errors import UserError
+from tlcluster.plain_arrays import read_arrays
 from tlcluster.records import EpochRecord, HangRecord, LayerRecord
 from tlcluster.report.formats import shorten
 from tlcluster.report.metrics import Predictions
@@ -93,11 +91,10 @@ def read_predictions(store: Store, key: str, classes: int) -> Predictions | None
     if content is None:
         return None
     try:
-        source, label, probabilities = _arrays(content)
+        arrays = read_arrays(content, LARGEST_ARRAYS, Predictions._fields)
+        source, label, probabilities = arrays.values()
         # Of a damaged file the characters may be no characters.
         _ = source.astype(np.str_).tolist() if source.dtype.kind == "U" else None
-    except UserError as error:
-        raise damaged(store, key, str(error)) from None
     # The readers of zip and npy raise exceptions of a dozen kinds, MemoryError among them.
     except Exception as error:  # noqa: BLE001
         raise damaged(store, key, str(error) or type(error).__name__) from None
@@ -135,40 +132,6 @@ def damaged(store: Store, key: str, what: str) -> DamagedRecord:
         f"{store.url}/{key}: damaged record ({what}); restore the file, or run again under a new "
         "run name"
     )
-
-
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype[Any]
-
-
-def _arrays(content: bytes) -> list[npt.NDArray[Any]]:
-    """The arrays that `Predictions` names. The file says how large they are before they are made:
-    a few bytes may claim terabytes."""
-    if not content.startswith(b"PK"):
-        raise UserError("not an npz file")
-    names = [f"{name}.npy" for name in Predictions._fields]
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = 0
-        for name in names:
-            with archive.open(name) as file:
-                header = _header(file)
-            size += math.prod(header.shape) * header.dtype.itemsize
-        if size > LARGEST_ARRAYS:
-            raise UserError(f"arrays of {size:.2g} bytes")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return [arrays[name] for name in Predictions._fields]
-
-
-def _header(file: Any) -> _Header:
-    version = np.lib.format.read_magic(file)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    return _Header(*read(file))
 
 
 def _get(store: Store, key: str, most: int) -> bytes | None:

@@ -10,15 +10,15 @@ look like one with fewer arrays.
 """
 
 import hashlib
-import io
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tlcluster.plain_arrays import read_arrays
 from tlcluster.records import CHECKPOINTS
 from tlcluster.storage.protocol import ObjectMissing, ObjectTooLarge, Store
 from tlcluster.training.state import TrainingState
@@ -115,18 +115,14 @@ def _keys(run: Store, folder: str) -> list[str]:
 def _decoded(content: bytes) -> Checkpoint | None:
     """The checkpoint in the content of an object, or None if it is none."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            state = TrainingState.model_validate_json(arrays["state"].tobytes())
-            groups: dict[str, Sequence[np.ndarray]] = {
-                group: [
-                    arrays[name] for name in sorted(arrays.files) if name.startswith(group + "/")
-                ]
-                for group in _GROUPS
-            }
+        # The archive is not compressed, so the arrays are no larger than it.
+        arrays = read_arrays(content, len(content))
+        state = TrainingState.model_validate_json(arrays["state"].tobytes())
     # The readers of zip and npy raise exceptions of a dozen kinds, MemoryError among them.
     except Exception:  # noqa: BLE001
         return None
-    # A member that is no array comes as bytes.
-    if not all(isinstance(array, np.ndarray) for arrays in groups.values() for array in arrays):
-        return None
-    return Checkpoint(state, **groups)  # type: ignore[arg-type]
+    groups = {
+        group: [arrays[name] for name in sorted(arrays) if name.startswith(group + "/")]
+        for group in _GROUPS
+    }
+    return Checkpoint(state, **groups)

@@ -31,6 +31,7 @@ from tlcluster.training.base import (
     use_small_maps,
 )
 from tlcluster.training.batch_norm import GlobalBatchNorm
+from tlcluster.training.hdf5_check import check_hdf5
 from tlcluster.training.lower_part import cut, is_kept
 from tlcluster.training.upsample import Upsample
 
@@ -319,8 +320,9 @@ def load_weights_file(model: keras.Model, content: bytes, name: str = "model.wei
             the older one of the published ImageNet weights.
 
     Raises:
-        ValueError: the file has other layers than the model.
+        ValueError: the file has other layers than the model, or is none that Keras writes.
     """
+    check_hdf5(content)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)

@@ -18,6 +18,7 @@ from tlcluster.records import WeightsRecord
 from tlcluster.storage.protocol import ObjectMissing, Store
 from tlcluster.training import shipped_weights
 from tlcluster.training.fetch import NotFetched, fetch
+from tlcluster.training.hdf5_check import check_hdf5
 
 RANDOM = "none"
 """The value of `--weights` that asks for random weights."""
@@ -324,6 +325,7 @@ def _is_published(backbone: Backbone, content: bytes) -> bool:
 def _check_opens(backbone: Backbone, found: str, content: bytes) -> None:
     """Raises UserError unless this is a weights file of Keras. Shapes are checked on loading."""
     try:
+        check_hdf5(content)
         with h5py.File(io.BytesIO(content)) as file:
             names = list(file.attrs["layer_names"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError):
