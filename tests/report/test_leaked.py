@@ -160,12 +160,12 @@ def test_the_end_of_a_run_takes_the_audit_of_its_store(
     begun = manifest(status="running")
     empty = open_store(f"{data.url}/empty", create=True)
     for store, expected in ((None, None), (empty, None), (data, len(LEAKED)), (empty, len(LEAKED))):
-        conclude(run, begun, 1.0, store)
+        conclude(run, begun, 1.0, data=store)
         found = json.loads(run.get("report/results.json"))["leakage"]
         assert (found and found["duplicates"]) == expected
     # A damaged one costs no report, and the run keeps what it has.
     data.put(AUDIT, b"{")
-    conclude(run, begun, 1.0, data)
+    conclude(run, begun, 1.0, data=data)
     assert json.loads(run.get("report/results.json"))["leakage"]["duplicates"] == len(LEAKED)
 
 

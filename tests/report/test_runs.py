@@ -185,7 +185,7 @@ GOOD = {
         ({"probabilities": np.zeros((2, 9), np.float32)}, "do not fit together and 10 classes"),
         ({"source": np.array([1, 2])}, "do not fit together"),
         # Unpickling would run whatever the file says.
-        ({"source": np.array(["a", None], object)}, "allow_pickle=False"),
+        ({"source": np.array(["a", None], object)}, "an array of objects"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(

@@ -130,7 +130,7 @@ def test_a_shorter_note_over_a_longer_one_is_read_alone() -> None:
 DUMP = """\
 Thread 0x00007f3a (most recent call first):
   File "/usr/lib/python3.11/threading.py", line 324 in wait
-  File "/home/u/tlcluster/tlcluster/training/features.py", line 190 in load
+  File "/checkout/tlcluster/tlcluster/training/features.py", line 190 in load
 
 Current thread 0x00007f3b (most recent call first):
   File "/env/lib/python3.11/site-packages/tensorflow/python/eager/execute.py", line 53 in execute
