@@ -92,16 +92,17 @@ lock: dev-env ## renew requirements*.txt after a change in pyproject.toml; ARGS=
 	@.venv/bin/python -c '$(extras)' | $(lock) - --constraint requirements.txt --constraint requirements-track.txt --output-file requirements-export.txt
 	@$(lock) --group dev $(foreach other,requirements requirements-track requirements-export,--constraint $(other).txt) --output-file requirements-dev.txt
 	@$(lock) --group bench --output-file requirements-bench.txt
+	@$(lock) --group supply --output-file requirements-supply.txt
 	@echo 'tensorflow[and-cuda]' | $(lock) - --constraint requirements.txt --output-file requirements-gpu.txt
 
-sbom: dev-env ## what requirements.txt installs, as CycloneDX in sbom.cdx.json
-	@.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --no-validate --output-format JSON --output-file sbom.cdx.json requirements.txt
+sbom: .venv-supply/.made ## what requirements.txt installs, as CycloneDX in sbom.cdx.json
+	@.venv-supply/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --no-validate --output-format JSON --output-file sbom.cdx.json requirements.txt
 
-audit-deps: dev-env ## the locks against the advisories of PyPI, which need the internet
-	@.venv/bin/pip-audit --strict --require-hashes --disable-pip $(ARGS) $(foreach lock,$(locks),--requirement $(lock))
+audit-deps: .venv-supply/.made ## the locks against the advisories of PyPI, which need the internet
+	@.venv-supply/bin/pip-audit --strict --require-hashes --disable-pip $(ARGS) $(foreach lock,$(locks),--requirement $(lock))
 
 clean: ## remove .venv and what tools leave behind; runs/ stays
-	@rm -rf .venv .venv-bench build sbom.cdx.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-bench .venv-supply build sbom.cdx.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find jobs tests tlcluster -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Two processes, a file at a time each: real clusters wait a lot. The order is that of conftest.py.
@@ -153,12 +154,17 @@ dev-env: env .venv/.dev .venv/.export
 	@$(locked) requirements-dev.txt
 	@$(ended)
 
-# The peers' own environment: what they need is not for the product to live with.
+# Environments of their own, named like their locks: what is in them is not for the product to live with.
+apart = set -e; .venv/bin/python -m venv --clear --prompt 'tlcluster$(patsubst .venv%/.made,%,$@)' $(@D); \
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: --requirement $<; \
+	touch $@
+
 .venv-bench/.made: requirements-bench.txt | .venv/.base
 	@echo 'Making .venv-bench, the environment of those that tlcluster is measured beside'
-	@.venv/bin/python -m venv --clear --prompt tlcluster-bench .venv-bench
-	@.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: --requirement requirements-bench.txt
-	@touch $@
+	@$(apart)
+
+.venv-supply/.made: requirements-supply.txt | .venv/.base
+	@$(apart)
 
 debian:
 	@if ! { command -v chromedriver && command -v slurmctld; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \

@@ -1,6 +1,7 @@
 """The project's own files: the locks, the Makefile, what is kept in git, and the code's style."""
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ EXPORT = EXTRAS["onnx"] + EXTRAS["litert"]
 TRACK = EXTRAS["mlflow"] + EXTRAS["wandb"]
 DEV: list[str] = PYPROJECT["dependency-groups"]["dev"]
 BENCH: list[str] = PYPROJECT["dependency-groups"]["bench"]
+SUPPLY: list[str] = PYPROJECT["dependency-groups"]["supply"]
 BUILD: list[str] = PYPROJECT["build-system"]["requires"]
 
 ENVIRONMENTS = [
@@ -116,6 +118,7 @@ LOCKS = {
     for name in (
         "requirements.txt",
         "requirements-bench.txt",
+        "requirements-supply.txt",
         "requirements-dev.txt",
         "requirements-export.txt",
         "requirements-gpu.txt",
@@ -134,8 +137,9 @@ LOCKS = {
         (GPU, "requirements-gpu.txt"),
         (TRACK, "requirements-track.txt"),
         (BENCH, "requirements-bench.txt"),
+        (SUPPLY, "requirements-supply.txt"),
     ],
-    ids=["dependencies", "build", "dev", "export", "gpu", "track", "bench"],
+    ids=["dependencies", "build", "dev", "export", "gpu", "track", "bench", "supply"],
 )
 def test_a_lock_meets_what_pyproject_asks_for(requirements: list[str], lock: str) -> None:
     assert unmet(requirements, LOCKS[lock]) == []
@@ -198,6 +202,11 @@ def test_a_version_that_refuses_our_python_is_noticed() -> None:
         "old refuses Python 3.11: pyproject.toml has to bound it",
         "old refuses Python 3.12: pyproject.toml has to bound it",
     ]
+
+
+def test_nothing_makes_every_process_of_ray_start_slowly() -> None:
+    """With that one, jsonschema compiles a grammar for seconds, and Ray gives up slow starts."""
+    assert importlib.util.find_spec("rfc3987_syntax") is None
 
 
 def test_a_wanting_lock_is_noticed() -> None:
