@@ -17,6 +17,7 @@ from test_fuzz_archives import FILES, record
 from test_fuzz_stores import index_of, shard
 
 from tlcluster.dataset.labels import sources_and_labels
+from tlcluster.dataset.names import problem_of
 from tlcluster.dataset.sources import open_source
 from tlcluster.errors import UserError
 from tlcluster.plain_arrays import read_arrays
@@ -282,3 +283,12 @@ def test_arrays_of_more_bytes_than_they_may_have_are_refused_before_the_first_is
     read = kept("findings", lambda: read_arrays(content, 2**27), refusal=ValueError, memory=LITTLE)
     assert read is None
     assert read_arrays(content, 2**28, ["b"]).keys() == {"b"}
+
+
+# Names
+
+
+def test_a_name_with_half_a_character_is_refused() -> None:
+    for name in ("\ud800", "\udcff", "a\ud800" * 300):
+        assert problem_of(f"cat/{name}.png") is not None
+        assert problem_of(f"{name}/1.png") is not None

@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mangle import damaged, json_files, npy_files, npz_files
@@ -63,6 +64,16 @@ def test_features(content: bytes, tmp_path: Path) -> None:
     found = kept("features", lambda: checked(path, WEIGHTS.shape))
     if found is not None:
         assert (found.dtype, found.shape) == (WEIGHTS.dtype, WEIGHTS.shape)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_features_may_not_claim_a_header_of_gigabytes(version: int, tmp_path: Path) -> None:
+    """Memory for the header was taken before it was read."""
+    np.save(tmp_path / "x.npy", WEIGHTS)
+    content = bytearray((tmp_path / "x.npy").read_bytes())
+    content[6], content[8:12] = version, b"\xff\xff\xff\x7f"
+    (tmp_path / "x.npy").write_bytes(content)
+    assert kept("features", lambda: checked(tmp_path / "x.npy", WEIGHTS.shape)) is None
 
 
 CLAIM = Claim(training="a/frozen", attempt=3)

@@ -69,7 +69,7 @@ def problem_of(path: str) -> str | None:
     if not slash:
         return f"is a file between the class folders; {LAYOUT}"
     for part in (class_name, name):
-        if len(part.encode(errors="surrogateescape")) > MAX_NAME_BYTES and "/" not in part:
+        if len(part.encode(errors="replace")) > MAX_NAME_BYTES and "/" not in part:
             return f"has a name of more than {MAX_NAME_BYTES} bytes; rename it"
     if not is_name(class_name):
         return "is in a folder whose name cannot be printed; rename it"

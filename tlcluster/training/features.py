@@ -21,7 +21,6 @@ import io
 import threading
 import time
 import tokenize
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -58,7 +57,7 @@ _MOST_BYTES = 2**16
 
 _UNREADABLE = (
     *(EOFError, MemoryError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError),
-    *(tokenize.TokenError, zipfile.BadZipFile),
+    tokenize.TokenError,
 )
 """What `np.load` raises for a file that is no array: it parses the header as Python source."""
 
@@ -264,11 +263,12 @@ class FeatureStore:
 def checked(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The array in a file, mapped, or None if it is no finite float32 array of this shape."""
     try:
+        with path.open("rb") as file:
+            # Other versions of the format may have headers of 4 GiB.
+            if np.lib.format.read_magic(file) != (1, 0):
+                return None
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except _UNREADABLE:
-        return None
-    if not isinstance(features, np.ndarray):  # an `.npz` archive
-        features.close()
         return None
     right = features.dtype == np.float32 and features.shape == shape
     return features if right and np.isfinite(features).all() else None
