@@ -179,8 +179,8 @@ def npy_files(draw: st.DrawFn, array: np.ndarray) -> bytes:
 
 
 _METHODS = (
-    (zipfile.ZIP_STORED,) * 3
-    + (zipfile.ZIP_DEFLATED,) * 3
+    (zipfile.ZIP_STORED,) * 15
+    + (zipfile.ZIP_DEFLATED,) * 15
     + (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 )  # fmt: skip
 
@@ -197,7 +197,7 @@ def npz_files(draw: st.DrawFn, arrays: Mapping[str, np.ndarray]) -> bytes:
             whole = io.BytesIO()
             np.save(whole, array)
             content = draw(npy_files(array)) if name in wrong else whole.getvalue()
-            suffix = draw(st.sampled_from((".npy",) * 8 + ("", ".npy/", ".NPY")))
+            suffix = draw(st.sampled_from((".npy",) * 30 + ("", ".npy/", ".NPY")))
             archive.writestr(name + suffix, content, draw(st.sampled_from(_METHODS)))
     content = buffer.getvalue()
     return draw(damaged(content)) if not wrong or draw(st.integers(0, 2)) == 0 else content

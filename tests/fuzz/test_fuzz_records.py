@@ -9,10 +9,10 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mangle import json_files, npz_files
-from promise import fuzzed, kept
+from promise import LONG, fuzzed, kept
 
 from tlcluster.leakage import AUDIT, Audit, Method
 from tlcluster.records import MANIFEST, PICTURES, PicturesRecord
@@ -25,6 +25,10 @@ from tlcluster.storage.directory import DirectoryStore
 from tlcluster.storage.protocol import ObjectMissing
 
 IMAGES = 40
+
+of_reports = fuzzed if LONG else settings(fuzzed, max_examples=8)
+"""A report takes half a second."""
+
 PREDICTIONS = "frozen/predictions.npz"
 JSON = (
     MANIFEST, AUDIT, PICTURES, "frozen/config.json", "frozen/epochs.jsonl", "frozen/result.json",
@@ -112,7 +116,7 @@ def report(key: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", JSON)
-@fuzzed
+@of_reports
 @given(data=st.data())
 def test_a_record(key: str, data: st.DataObject) -> None:
     whole = records()[key]
@@ -124,7 +128,7 @@ def test_a_record(key: str, data: st.DataObject) -> None:
     report(key, content)
 
 
-@fuzzed
+@of_reports
 @given(data=st.data())
 def test_predictions(data: st.DataObject) -> None:
     with np.load(io.BytesIO(records()[PREDICTIONS])) as arrays:
