@@ -44,7 +44,7 @@ class Run:
 
     def step(self, seconds: float) -> tuple[Action, ...]:
         self.now += seconds
-        self.state = observed(self.state, self.seen, self.outcomes, None, self.now)
+        self.state = observed(self.state, self.seen, self.outcomes, None, {}, self.now)
         actions = decide(self.state, self.now)
         for action in actions:
             self.state = after(self.state, action, self.now)

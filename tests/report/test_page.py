@@ -392,7 +392,7 @@ def test_every_table_has_a_caption_and_every_heading_of_a_column_its_scope(
 ) -> None:
     text = pages["whole"].read_text()
     tables = re.findall(r"<table>.*?</table>", text, re.DOTALL)
-    assert len(tables) == 14
+    assert len(tables) == 15
     for table in tables:
         assert "<caption>" in table
         assert re.findall(r"<th(?![^>]*scope=)[ >]", table) == []
@@ -472,7 +472,7 @@ def test_every_figure_has_the_ground_of_the_page(
     )
     ground = browser.execute_script("return getComputedStyle(document.documentElement)"
                                     ".backgroundColor")  # fmt: skip
-    assert len(grounds) == 23
+    assert len(grounds) == 24
     assert set(grounds) == {ground}
 
 
