@@ -4,14 +4,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from faulty_s3 import FaultyS3
-from real_run import ROOT, Command, Process
+from real_run import ROOT, TIMES, Command, Process, without
 
 from tlcluster.records import EPOCHS, RESULT, ExperimentResult
 from tlcluster.storage.open import open_store
@@ -28,10 +28,8 @@ FLAGS = (
 )  # fmt: skip
 """Two workers, six epochs of 20 steps, each with a new view; a checkpoint every two seconds."""
 
-TIMES = {"wall_seconds", "startup_seconds", "images_per_second", "epoch_seconds", "store"}
-"""What no two runs have in common."""
-OURS = {"attempts"}
-"""What a fault may change."""
+ITS_OWN = TIMES | {"store", "attempts", "hangs"}
+"""What a fault may change in a report, beside times."""
 
 
 class Call(NamedTuple):
@@ -51,8 +49,6 @@ class Drill:
     folder: Path
     data: Store
     s3: FaultyS3
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Further variables."""
 
     def __post_init__(self) -> None:
         self.log.mkdir(parents=True, exist_ok=True)
@@ -77,9 +73,8 @@ class Drill:
     def run(self) -> Store:
         return open_store(f"{self.output}/{NAME}")
 
-    def command(self, *flags: object, program: Sequence[str] | None = None) -> Command:
+    def command(self, *flags: object) -> Command:
         """Start the command, for the first time or again."""
-        more = {"program": program} if program else {}
         return Command(
             self.folder, "jobs/run_all.py", "--store", self.data.url, "--output", self.output,
             "--cache", self.cache, *FLAGS, *flags,
@@ -87,9 +82,7 @@ class Drill:
                 **self.s3.environment,
                 "PYTHONPATH": f"{ROOT}:{HOOKS}",
                 "TLCLUSTER_DRILL": str(self.log),
-                **self.environment,
             },
-            **more,
         )  # fmt: skip
 
     def ended(self, command: Command, since: float) -> int:
@@ -116,7 +109,7 @@ class Drill:
     def results(self) -> list[Any]:
         """What the report says, without what no two runs have in common."""
         whole = json.loads(self.run.get("report/results.json"))
-        return [without_times(whole[part]) for part in ("dataset", "experiments", "comparisons")]
+        return [without(whole[part], ITS_OWN) for part in ("dataset", "experiments", "comparisons")]
 
     def calls(self) -> Iterator[Call]:
         """What the workers have done so far."""
@@ -144,13 +137,6 @@ class Drill:
             for n in range(call.steps)
         ]
         return len(done) - len(set(done))
-
-
-def without_times(value: Any) -> Any:
-    """A report's content without what no two runs have in common."""
-    if isinstance(value, dict):
-        return {key: without_times(one) for key, one in value.items() if key not in TIMES | OURS}
-    return [without_times(one) for one in value] if isinstance(value, list) else value
 
 
 def stop(process: Process) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +23,9 @@ EPOCH_TIMES = {
     "sum_seconds", "joules", "energy_source",
 }  # fmt: skip
 """Fields of an `EpochRecord` that no two trainings have in common."""
+
+TIMES = {"wall_seconds", "startup_seconds", "images_per_second", "epoch_seconds", "cost"}
+"""Fields of `results.json` that no two runs have in common."""
 
 
 class Process(NamedTuple):
@@ -163,6 +166,13 @@ def results_json(run: Path) -> dict[str, Any]:
     """What other programs read of a run's report."""
     content: dict[str, Any] = json.loads((run / "report" / "results.json").read_text())
     return content
+
+
+def without(value: Any, fields: Set[str]) -> Any:
+    """A report's content without some fields, wherever they are."""
+    if isinstance(value, dict):
+        return {key: without(one, fields) for key, one in value.items() if key not in fields}
+    return [without(one, fields) for one in value] if isinstance(value, list) else value
 
 
 def _descendants(pid: int) -> Iterator[Process]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import ray.exceptions
 from ray.train import TrainingFailedError
-from real_run import EPOCH_TIMES, Command, epochs, kill, result, results_json
+from real_run import EPOCH_TIMES, TIMES, Command, epochs, kill, result, results_json, without
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.errors import UserError
@@ -177,17 +177,8 @@ def test_every_epoch_is_one_line_where_there_is_no_terminal(troubled: dict[str, 
     assert said
 
 
-TIMES = {
-    "wall_seconds", "startup_seconds", "images_per_second", "epoch_seconds", "attempts", "started",
-    "finished", "cost",
-}  # fmt: skip
-
-
-def without_times(value: Any) -> Any:
-    """A report's content without what no two runs have in common."""
-    if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in TIMES | {"name"}}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
+ITS_OWN = TIMES | {"attempts", "started", "finished", "name"}
+"""What no two runs have in common, whatever befell them."""
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +209,7 @@ def test_the_same_command_gives_the_same_results_whatever_befell_it(
     assert on_one_core
     straight, one = results_json(output / "straight"), troubled["retried"].results
     for part in ("dataset", "experiments", "comparisons"):
-        assert without_times(straight[part]) == without_times(one[part])
+        assert without(straight[part], ITS_OWN) == without(one[part], ITS_OWN)
     assert [e["name"] for e in straight["experiments"]] == [e["name"] for e in one["experiments"]]
 
 

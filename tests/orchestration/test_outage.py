@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_run import ROOT, Command, epochs, result, results_json
+from real_run import ROOT, TIMES, Command, epochs, result, results_json, without
 
 from tlcluster.dataset.ingest import ingest
 from tlcluster.records import EPOCHS
@@ -104,16 +104,10 @@ def results(place: Store, name: str, folder: Path) -> Any:
     (folder / "report").mkdir()
     (folder / "report" / "results.json").write_bytes(place.get(f"{name}/run/report/results.json"))
     whole = results_json(folder)
-    return [without_times(whole[part]) for part in ("dataset", "experiments", "comparisons")]
-
-
-TIMES = {"wall_seconds", "startup_seconds", "images_per_second", "epoch_seconds", "cost", "store"}
-
-
-def without_times(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_times(one) for key, one in value.items() if key not in TIMES}
-    return [without_times(one) for one in value] if isinstance(value, list) else value
+    return [
+        without(whole[part], TIMES | {"store"})
+        for part in ("dataset", "experiments", "comparisons")
+    ]
 
 
 @pytest.fixture(scope="module")
