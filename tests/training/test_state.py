@@ -60,7 +60,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_says_where(loss: float) 
     with pytest.raises(UserError) as caught:
         after_steps(before, 4, StepSums(loss, 3, 10, 0), 0.5)
     assert str(caught.value) == (
-        f"the loss became {loss} in step 9 to 12 of epoch 3: the training diverged; give it a "
+        f"the loss became {loss} in steps 9 to 12 of epoch 3: the training diverged; give it a "
         "smaller learning_rate or clip_norm, --set NAME.learning_rate=1e-4"
     )
 

@@ -19,7 +19,14 @@ from tlcluster.training.progress import Phase
 from tlcluster.training.reporter import Reporter
 from tlcluster.training.saves import Saves
 from tlcluster.training.schedule import Schedule, training_rows
-from tlcluster.training.state import TrainingState, after_epoch, after_steps, is_over, progress_of
+from tlcluster.training.state import (
+    TrainingState,
+    after_epoch,
+    after_steps,
+    is_over,
+    progress_of,
+    steps_of,
+)
 from tlcluster.training.step import training_call
 from tlcluster.training.task import Task, shown_view
 
@@ -143,10 +150,3 @@ class Loop:
 
     def _show(self, phase: Phase) -> None:
         self._parts.reporter.show(progress_of(self.state, self._parts.schedule, phase))
-
-
-def steps_of(epoch: int, done: int, steps: int) -> str:
-    """The next steps of an epoch in words, if so many are done: `steps 9 to 16 of epoch 2`."""
-    if steps == 1:
-        return f"step {done + 1} of epoch {epoch}"
-    return f"steps {done + 1} to {done + steps} of epoch {epoch}"

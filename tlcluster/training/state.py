@@ -95,6 +95,13 @@ def is_over(state: TrainingState, schedule: Schedule) -> bool:
     return state.stopped_early or state.epoch > schedule.epochs
 
 
+def steps_of(epoch: int, done: int, steps: int) -> str:
+    """The next steps of an epoch in words, if so many are done: `steps 9 to 16 of epoch 2`."""
+    if steps == 1:
+        return f"step {done + 1} of epoch {epoch}"
+    return f"steps {done + 1} to {done + steps} of epoch {epoch}"
+
+
 def after_steps(
     state: TrainingState, steps: int, sums: StepSums, seconds: float, waited: float = 0.0
 ) -> TrainingState:
@@ -105,9 +112,9 @@ def after_steps(
     """
     if not math.isfinite(sums.loss):
         raise UserError(
-            f"the loss became {sums.loss} in step {state.step + 1} to {state.step + steps} of "
-            f"epoch {state.epoch}: the training diverged; give it a smaller learning_rate or "
-            "clip_norm, --set NAME.learning_rate=1e-4"
+            f"the loss became {sums.loss} in {steps_of(state.epoch, state.step, steps)}: the "
+            "training diverged; give it a smaller learning_rate or clip_norm, --set "
+            "NAME.learning_rate=1e-4"
         )
     return state.model_copy(
         update={
