@@ -29,6 +29,7 @@ from tlcluster.records import (
     WeightsRecord,
     WorkerRecord,
 )
+from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.pictures import Look
 from tlcluster.report.write import write_report
 from tlcluster.storage.open import open_store
@@ -307,6 +308,23 @@ def look(images: int, side: int = 32) -> Look:
             yield number, source[number], coarse[grid][:, grid].astype(np.uint8)
 
     return found
+
+
+def blank_figures(
+    *experiments: str, of_each: Sequence[str] = ("confusion", "architecture", "curves")
+) -> dict[str, Figure]:
+    """A page's figures without what they show; to draw them takes seconds.
+
+    Args:
+        experiments: that have figures of their own.
+        of_each: the kinds of these.
+    """
+    names = (
+        "validation_accuracy", "validation_loss", "accuracy_over_time", "images_per_second",
+        "per_class_precision", "per_class_recall", "per_class_f1",
+        *(f"{kind}_{name}" for kind in of_each for name in experiments),
+    )  # fmt: skip
+    return {name: Figure(name, "", b"", b"", "") for name in names}
 
 
 def write_run(store: Store, of: RunManifest, finished: Sequence[str] | None = None) -> None:

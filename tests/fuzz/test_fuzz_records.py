@@ -16,7 +16,6 @@ from promise import LONG, fuzzed, kept
 
 from tlcluster.leakage import AUDIT, Audit, Method
 from tlcluster.records import MANIFEST, PICTURES, PicturesRecord
-from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.page import render_page
 from tlcluster.report.pictures import gathered_pictures, kept_pictures
 from tlcluster.report.runs import read_run
@@ -34,14 +33,7 @@ JSON = (
     MANIFEST, AUDIT, PICTURES, "frozen/config.json", "frozen/epochs.jsonl", "frozen/result.json",
 )  # fmt: skip
 
-FIGURES = {
-    name: Figure(name, "", b"", b"", "")
-    for name in (
-        "validation_accuracy", "validation_loss", "accuracy_over_time", "images_per_second",
-        "per_class_precision", "per_class_recall", "per_class_f1", "curves_frozen",
-        "confusion_frozen", "architecture_frozen",
-    )
-}  # fmt: skip
+FIGURES = fake_run.blank_figures("frozen")
 
 
 class Memory(DirectoryStore):

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlcluster.errors import UserError
-from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.page import render_page
 from tlcluster.report.runs import read_run
 from tlcluster.report.tables import results_json, summary_csv
@@ -61,14 +60,7 @@ def one_line(error: UserError) -> None:
     assert len(message) < 700
 
 
-FIGURES = {
-    name: Figure(name, "", b"", b"", "")
-    for name in (
-        "validation_accuracy", "validation_loss", "accuracy_over_time", "images_per_second",
-        "per_class_precision", "per_class_recall", "per_class_f1", "curves_frozen",
-        "confusion_frozen", "architecture_frozen",
-    )
-}  # fmt: skip
+FIGURES = fake_run.blank_figures("frozen")
 
 
 def read_all(store: DirectoryStore) -> None:

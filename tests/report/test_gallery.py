@@ -22,7 +22,6 @@ from tlcluster.dataset.shards import read_index
 from tlcluster.errors import StoreUnavailable, UserError
 from tlcluster.records import PICTURES
 from tlcluster.report import pictures, write
-from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.metrics import Predictions
 from tlcluster.report.mistakes import DISPUTED, MISTAKES, MOST_EXPERIMENTS, gallery
 from tlcluster.report.page import render_page
@@ -42,16 +41,9 @@ from tlcluster.report.runs import read_run
 from tlcluster.report.trained import Run
 from tlcluster.storage.directory import DirectoryStore
 
-FIGURES = {
-    name: Figure(name, "", b"", b"", "")
-    for name in (
-        "validation_accuracy", "validation_loss", "accuracy_over_time", "images_per_second",
-        "per_class_precision", "per_class_recall", "per_class_f1",
-        *(f"{kind}_{name}" for kind in ("confusion", "architecture", "curves", "reliability")
-          for name in ("frozen", "finetuned")),
-    )
-}  # fmt: skip
-"""Without what they show; to draw them takes seconds."""
+FIGURES = fake_run.blank_figures(
+    "frozen", "finetuned", of_each=("confusion", "architecture", "curves", "reliability")
+)
 
 
 def told(probabilities: Any, label: Sequence[int]) -> Predictions:

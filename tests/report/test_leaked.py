@@ -16,7 +16,6 @@ from tlcluster.orchestration.manifest import write_manifest
 from tlcluster.orchestration.suite import conclude
 from tlcluster.records import PREDICTIONS, RunManifest
 from tlcluster.report import verify as verifying
-from tlcluster.report.figures.canvas import Figure
 from tlcluster.report.leakage import adopted
 from tlcluster.report.page import render_page
 from tlcluster.report.runs import manifest_of, read_run
@@ -29,17 +28,7 @@ from tlcluster.storage.protocol import Store
 
 IMAGES = 60
 LEAKED = (3, 5, 8, 13, 21, 34, 55)
-FIGURES = {
-    name: Figure(name, "", b"", b"", "")
-    for name in (
-        *(f"per_class_{measure}" for measure in ("precision", "recall", "f1")),
-        *(
-            f"{kind}_{name}"
-            for kind in ("confusion", "architecture")
-            for name in ("frozen", "augmented")
-        ),
-    )
-}
+FIGURES = fake_run.blank_figures("frozen", "augmented")
 """Drawing takes seconds, and no figure shows duplicates."""
 
 
