@@ -46,7 +46,8 @@ touch "$mark"
 # What libraries leave there goes with the folder.
 export TMPDIR=$folder/tmp
 mkdir "$TMPDIR"
-trap ended EXIT
+# A child of this shell that is stopped before it has set its own traps would run these.
+trap '[[ $BASHPID != "$$" ]] || ended' EXIT
 trap 'exit 143' TERM
 read -r token
 (umask 077 && printf '%s\n' "$token" >"$folder/token")
