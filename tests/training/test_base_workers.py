@@ -5,20 +5,19 @@ random weights.
 """
 
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from small_tasks import small_task
 
 from tlcluster.dataset.shards import INDEX_KEY, ShardInfo, encode, open_shard, read_index
 from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.records import CONFIG, EPOCHS, EpochRecord, ExperimentConfig
 from tlcluster.storage.open import open_store
 from tlcluster.storage.protocol import Store
-from tlcluster.training.task import Task
 
 pytestmark = pytest.mark.cluster
 
@@ -57,26 +56,13 @@ def few(sample_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
 def jobs(name: str, few: Store, folder: Path, workers: int, **recipe: object) -> Group:
     """A job for each worker of a training in `folder/name`."""
     fields = {**EXPERIMENTS["finetuned"].model_dump(), **RECIPE, **recipe}
-    task = Task(
-        experiment=Experiment(**fields),
-        folder="finetuned",
-        seed=5,
-        base_seed=5,
-        store=few.url,
-        index_sha256=read_index(few)[1],
+    task = small_task(
+        Experiment(**fields),
+        few,
+        folder,
         run=str(folder / name),
         features=str(folder / f"features of {name}"),
         weights="random-5",
-        views=None,
-        view_seed=5,
-        scale_batch=False,
-        checkpoint_seconds=1e9,
-        cache=str(folder / "cache"),
-        cache_bytes=2**30,
-        threads=1,
-        command_started=time.time(),
-        earlier_seconds=0.0,
-        attempt=1,
     )
     job = {
         "task": {**task._asdict(), "experiment": fields},

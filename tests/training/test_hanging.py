@@ -1,19 +1,17 @@
 """Two real workers of which one hangs: where both of them stand, seen by another process."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_tasks import small_task
 
 from tlcluster.dataset.ingest import ingest
-from tlcluster.dataset.shards import read_index
 from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.orchestration.hang import explanation
 from tlcluster.records import RankRecord
 from tlcluster.storage.open import open_store
-from tlcluster.training.task import Task
 
 # The decisions are tested with fakes.
 pytestmark = [pytest.mark.drill, pytest.mark.cluster]
@@ -37,27 +35,7 @@ def stand(
     for how in HOWS:
         pages = folder / f"pages-{how}"
         pages.mkdir()
-        task = Task(
-            experiment=experiment,
-            folder=experiment.name,
-            seed=5,
-            base_seed=5,
-            store=store.url,
-            index_sha256=read_index(store)[1],
-            run=str(folder / f"run-{how}"),
-            features=str(folder / "features"),
-            weights="random",
-            views=None,
-            view_seed=5,
-            scale_batch=False,
-            checkpoint_seconds=1e9,
-            cache=str(folder / "cache"),
-            cache_bytes=2**30,
-            threads=1,
-            command_started=time.time(),
-            earlier_seconds=0.0,
-            attempt=1,
-        )
+        task = small_task(experiment, store, folder, run=str(folder / f"run-{how}"))
         job = {
             "task": {**task._asdict(), "experiment": experiment.model_dump()},
             **dict.fromkeys(("weights", "stop_at", "die_at", "outage")),

@@ -9,7 +9,6 @@ import io
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 import tf_keras as keras
+from small_tasks import small_task
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
@@ -45,7 +45,6 @@ from tlcluster.training.evaluate import scores
 from tlcluster.training.events import epoch_ends
 from tlcluster.training.loop import STEPS_PER_CALL
 from tlcluster.training.model import build_models, load_weights_file, no_keys
-from tlcluster.training.task import Task
 
 pytestmark = pytest.mark.cluster
 
@@ -336,25 +335,13 @@ def trained(
         plan = PLANS[name]
         recipe = {"global_batch": BATCH, **RECIPES[plan.experiment], **plan.recipe}
         experiment = Experiment(**{**EXPERIMENTS[plan.experiment].model_dump(), **recipe})
-        task = Task(
-            experiment=experiment,
-            folder=experiment.name,
-            seed=5,
-            base_seed=5,
-            store=stores[plan.store].url,
-            index_sha256=read_index(stores[plan.store])[1],
+        task = small_task(
+            experiment,
+            stores[plan.store],
+            folder,
             run=str(folder / "runs" / (plan.folder or name)),
             features=str(folder / plan.features) if plan.features else None,
             weights="imagenet",
-            views=None,
-            view_seed=5,
-            scale_batch=False,
-            checkpoint_seconds=1e9,
-            cache=str(folder / "cache"),
-            cache_bytes=2**30,
-            threads=1,
-            command_started=time.time(),
-            earlier_seconds=0.0,
             attempt=2 if plan.after else 1,
             storage_wait=60.0,
         )
