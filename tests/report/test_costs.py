@@ -149,8 +149,25 @@ def test_a_run_says_what_it_cost_in_every_table(tmp_path: Path) -> None:
     assert (row["worker_hours"], row["worker_hours_sum"]) == ("1.75", "4.0")
     assert [column.heading for column in cost_columns(run)] == [
         "Worker-hours", "of them features", "Features computed", "GPU-hours", "Cost, EUR",
-        "Energy, kWh",
+        "Energy, Wh",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("joules", "heading", "text"),
+    [(1800.0, "Energy, Wh", "≈ 0.50"), (7.2e6, "Energy, kWh", "≈ 2.000")],
+)
+def test_energy_has_a_unit_in_which_it_is_not_zero(
+    joules: float, heading: str, text: str, tmp_path: Path
+) -> None:
+    store = DirectoryStore(tmp_path)
+    fake_run.write_run(store, fake_run.manifest(experiments=("frozen",)), finished=[])
+    spent_there = {"worker_seconds": 60.0, "joules": joules, "energy_source": "an estimate"}
+    fake_run.write_result(store, "frozen", fake_run.experiment_result("frozen", **spent_there))
+    run = read_run(store)
+    column = cost_columns(run)[-1]
+    assert run.experiments[0].cost
+    assert (column.heading, column.text(run.experiments[0].cost)) == (heading, text)
 
 
 def test_where_the_time_of_a_training_went() -> None:

@@ -8,6 +8,9 @@ from tlcluster.report.cost import Cost, hours, kilowatt_hours
 from tlcluster.report.formats import number
 from tlcluster.report.trained import Run
 
+SMALL = 360_000.0
+"""Joules (0.1 kWh) below which a table of energy is in Wh: three digits of kWh would show zeros."""
+
 
 class CostColumn(NamedTuple):
     """One column of the table."""
@@ -30,8 +33,8 @@ def cost_columns(run: Run) -> list[CostColumn]:
     if price := run.manifest.price:
         heading = f"Cost, {price.currency}"
         columns.append(CostColumn(heading, lambda of: number(of.money, 2)))
-    if any(of.joules for of in costs):
-        columns.append(CostColumn("Energy, kWh", _energy))
+    if most := max((of.joules or 0.0 for of in costs), default=0.0):
+        columns.append(_energy(small=most < SMALL))
     return columns
 
 
@@ -41,10 +44,17 @@ def in_hours(seconds: float | None) -> str:
     return number(of, 3 if of is not None and of < 1 else 2)
 
 
-def _energy(of: Cost) -> str:
-    """Kilowatt-hours; an estimate is marked."""
-    mark = "≈ " if of.joules and "estimate" in of.energy_source else ""
-    return mark + number(kilowatt_hours(of.joules), 3)
+def _energy(small: bool) -> CostColumn:
+    """Energy in Wh if all of it is small, else in kWh; an estimate is marked."""
+
+    def text(of: Cost) -> str:
+        mark = "≈ " if of.joules and "estimate" in of.energy_source else ""
+        amount = kilowatt_hours(of.joules)
+        if small:
+            return mark + number(None if amount is None else amount * 1000, 2)
+        return mark + number(amount, 3)
+
+    return CostColumn("Energy, Wh" if small else "Energy, kWh", text)
 
 
 def energy_note(run: Run) -> str:
