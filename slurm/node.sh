@@ -46,7 +46,7 @@ touch "$mark"
 # What libraries leave there goes with the folder.
 export TMPDIR=$folder/tmp
 mkdir "$TMPDIR"
-# A child of this shell that is stopped before it has set its own traps would run these.
+# Only this shell removes the folder: a child that is stopped right after the fork has these traps too.
 trap '[[ $BASHPID != "$$" ]] || ended' EXIT
 trap 'exit 143' TERM
 read -r token

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from small_tasks import small_task
 
 from tests.real_run import Command, results_json
-from tlcluster.dataset.shards import read_index
 from tlcluster.experiments import EXPERIMENTS, Experiment
 from tlcluster.records import EPOCHS, RESULT, EpochRecord, ExperimentResult
 from tlcluster.storage.protocol import Store
-from tlcluster.training.task import Task
 
 GPUS = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
@@ -78,26 +77,14 @@ def train(
     ) -> Trained:
         fields = {**EXPERIMENTS[name].model_dump(), "epochs": 3, "global_batch": 100, **recipe}
         folder = tmp_path / f"{name}-{gpus}-{workers}-{time.monotonic_ns()}"
-        task = Task(
-            experiment=Experiment(**fields),
-            folder=name,
-            seed=5,
-            base_seed=5,
-            store=sample_store.url,
-            index_sha256=read_index(sample_store)[1],
+        task = small_task(
+            Experiment(**fields),
+            sample_store,
+            tmp_path,
             run=str(folder),
             features=str(folder / "features"),
             weights="imagenet",
-            views=None,
-            view_seed=5,
-            scale_batch=False,
-            checkpoint_seconds=1e9,
-            cache=str(tmp_path / "cache"),
-            cache_bytes=2**30,
             threads=0,
-            command_started=time.time(),
-            earlier_seconds=0.0,
-            attempt=1,
             gpus=gpus,
         )
         seen = visible.split(",") if gpus else [visible]

@@ -47,14 +47,14 @@ def in_hours(seconds: float | None) -> str:
 def _energy(small: bool) -> CostColumn:
     """Energy in Wh if all of it is small, else in kWh; an estimate is marked."""
 
+    unit, of_a_kwh, digits = ("Wh", 1000, 2) if small else ("kWh", 1, 3)
+
     def text(of: Cost) -> str:
         mark = "≈ " if of.joules and "estimate" in of.energy_source else ""
         amount = kilowatt_hours(of.joules)
-        if small:
-            return mark + number(None if amount is None else amount * 1000, 2)
-        return mark + number(amount, 3)
+        return mark + number(amount and amount * of_a_kwh, digits)
 
-    return CostColumn("Energy, Wh" if small else "Energy, kWh", text)
+    return CostColumn(f"Energy, {unit}", text)
 
 
 def energy_note(run: Run) -> str:
